@@ -1,0 +1,45 @@
+"""Builds the compiled strip: a short list of plain Python files, typed by sibling .pxd files.
+
+Without a C compiler the same files run interpreted (every extension is optional), and the node says so at start.
+PGMURMUR_STRIP=off skips the compilation on purpose.
+"""
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+STRIP = [
+    "node/wire/pipeline.py",
+    "node/routing/hashing.py",
+    "node/routing/lexer.py",
+    "node/gather/merge.py",
+    "node/gather/copy.py",
+]
+
+
+def extensions() -> list[Extension]:
+    if os.environ.get("PGMURMUR_STRIP") == "off":
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        return []
+    listed = [
+        Extension(
+            name=path.removesuffix(".py").replace("/", "."),
+            sources=[path],
+            extra_compile_args=["-O2", "-Wno-unreachable-code"],
+            optional=True,
+        )
+        for path in STRIP
+        if Path(path).exists()
+    ]
+    return cythonize(
+        listed,
+        build_dir="build/strip",
+        compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "binding": False},
+    )
+
+
+setup(ext_modules=extensions())

@@ -62,34 +62,47 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """One merge column; `column` is an index (from 0) into what the shards return."""
+    """One merge column; `column` as in MergeProgram. `bytewise`: text here is ordered by its bytes (collation "C")."""
 
     column: int
     descending: bool = False
     nulls_first: bool = False
+    bytewise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """Column `output` is `function` combined from the shards' columns `partials`."""
+    """Column `output` is `function` combined from the shards' columns `partials` (columns as in MergeProgram).
+
+    `cast` is the name of the type the result is cast to ("" for none), `otherwise` says that a NULL result stays what
+    the shards put there themselves: `coalesce(sum(x), 0)`.
+    """
 
     output: int
     function: str
     partials: tuple[int, ...]
+    bytewise: bool = False
+    cast: str = ""
+    otherwise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MergeProgram:
     """How rows of several shards become the client's rows.
 
-    `sql` goes to each shard by the extended protocol (empty: the client's own text). `result_formats` is wanted from
-    the shards per column (None: the client's own). The first `visible` columns are the client's, the rest hidden.
+    `sql` goes to each shard by the extended protocol (empty: the client's own text). A shard's row is: the client's
+    columns, the same columns once more in binary if `twins`, then `hidden` columns in binary. How many the client's
+    are is known only from the RowDescription, because of `*`: (all - hidden) / (2 if twins else 1).
+    Columns are therefore numbered: n >= 0 is the client's n-th (compared through its twin), n < 0 counts from the end
+    of the row. `group` None: rows are not grouped; empty: one group of everything. `distinct` None: all rows;
+    empty: rows must differ in any of the client's columns; else DISTINCT ON those columns.
+    `limit` None: all rows; both numbers are applied to the merged rows (the shards' own are in `sql`).
     """
 
     sql: str = ""
     parameters: tuple[int, ...] | None = None
-    result_formats: tuple[int, ...] | None = None
-    visible: int = 0
+    hidden: int = 0
+    twins: bool = False
     sort: tuple[SortKey, ...] = ()
     group: tuple[int, ...] | None = None
     aggregates: tuple[Aggregate, ...] = ()

@@ -136,7 +136,7 @@ class Workspace:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Starts a process in a group of its own (a Ctrl-C in our terminal is ours to pass on); the janitor knows it."""
+        """Starts a process in a group of its own: a Ctrl-C in our terminal is ours to pass on. The janitor knows it."""
         account = self.account if as_account else None
         process = subprocess.Popen(
             command,

@@ -1,0 +1,199 @@
+"""Reads the imports of every source file and compares them with the picture of the house (design, "Arrows").
+
+A file thinks (sans-IO) unless it is listed in SHELLS: whoever writes a new shell says so here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TREES = ("node", "discovery", "sync")
+
+NEVER_IN_A_CORE = {"asyncio", "socket", "ssl", "time", "os", "random"}
+
+SHELLS = {
+    "node.__main__",
+    "node.cli",
+    "node.app",
+    "node.client.listener",
+    "node.client.protocol",
+    "node.client.login",
+    "node.client.slow",
+    "node.server.protocol",
+    "node.server.connect",
+    "node.server.cancel",
+    "node.server.simple",
+    "node.pool.pool",
+    "node.gather.exchange",
+    "node.gather.two_phase",
+    "node.admin.console",
+    "node.http.*",
+    "node.embedded.*",
+    "discovery.mdns",
+    "discovery.seeds",
+    "discovery.service",
+    "sync.journal",
+    "sync.store",
+    "sync.service",
+    "sync.registers.*",
+}
+
+CHAIN = ("client", "pool", "server", "auth", "wire", "errors")
+"""Each may import those on its right."""
+
+ABOVE_ALL = {"app", "cli", "__main__"}
+"""The composition root and the command that starts it; the root itself is imported by the command only."""
+
+MAY_IMPORT = {
+    **{name: set(CHAIN[place + 1 :]) for place, name in enumerate(CHAIN)},
+    "gather": {"pool", "server", "auth", "wire", "routing", "errors"},
+    "routing": {"errors"},
+    "config": {"errors"},
+    "snapshot": {"config", "routing", "errors"},
+    "gate": {"errors"},
+    "stats": {"errors"},
+    "http": {"stats", "errors"},
+    "embedded": {"errors"},
+}
+# A client session plans by the snapshot of its moment, asks the gate, and hands several shards' answers to gather.
+MAY_IMPORT["client"] |= {"routing", "gather", "snapshot", "gate", "stats"}
+# Pools count; they know neither clients nor plans.
+MAY_IMPORT["pool"] |= {"stats"}
+MAY_IMPORT["admin"] = set(MAY_IMPORT) - {"config", "routing", "embedded", "http"}
+"""The console looks at everything that runs; configuration reaches it through the snapshot only."""
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    """Dotted and absolute, as far as it can be told: `from node.wire import codes` is node.wire.codes."""
+    line: int
+    for_types_only: bool
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def files() -> dict[str, Path]:
+    return {module_name(path): path for tree in TREES for path in sorted((ROOT / tree).rglob("*.py"))}
+
+
+def imports_of(source: str, name: str, *, is_package: bool = False) -> Iterator[Import]:
+    tree = ast.parse(source)
+    for_types = {
+        id(inner)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.If) and "TYPE_CHECKING" in ast.unparse(outer.test)
+        for statement in outer.body
+        for inner in ast.walk(statement)
+    }
+    package = name.split(".") if is_package else name.split(".")[:-1]
+    for found in ast.walk(tree):
+        match found:
+            case ast.Import(names=names):
+                for alias in names:
+                    yield Import(alias.name, found.lineno, id(found) in for_types)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                base = package[: len(package) - level + 1] if level else []
+                prefix = ".".join([*base, *([module] if module else [])])
+                for alias in names:
+                    yield Import(f"{prefix}.{alias.name}", found.lineno, id(found) in for_types)
+            case ast.Call(func=ast.Name(id="__import__") | ast.Attribute(attr="import_module")):
+                yield Import("<computed>", found.lineno, False)
+
+
+def is_shell(module: str) -> bool:
+    return module in SHELLS or f"{module.rpartition('.')[0]}.*" in SHELLS or f"{module}.*" in SHELLS
+
+
+def room(module: str) -> str:
+    """node.wire.codes → wire, node.gate.Gate → gate."""
+    return module.split(".")[1] if module.count(".") else ""
+
+
+def own_module(imported: str, known: set[str]) -> str | None:
+    """The file behind `imported`, which may name something inside it; None for other people's modules."""
+    while imported:
+        if imported in known:
+            return imported
+        imported = imported.rpartition(".")[0]
+    return None
+
+
+def complaints(name: str, imports: list[Import], known: set[str]) -> Iterator[str]:
+    tree = name.split(".")[0]
+    rooms: set[str] = set()
+    for found in imports:
+        where = f"{name}:{found.line} imports {found.module}"
+        top = found.module.split(".")[0]
+        if not is_shell(name) and not found.for_types_only:
+            if top in NEVER_IN_A_CORE:
+                yield f"{where}, which no sans-IO file may"
+            behind = own_module(found.module, known)
+            if behind is not None and is_shell(behind):
+                yield f"{where}, a shell: the core would do I/O through it"
+        if tree == "discovery" and top in ("node", "sync"):
+            yield f"{where}: discovery knows only itself"
+        if tree == "sync" and top == "node":
+            yield f"{where}: sync never imports node"
+        if tree == "sync" and top == "discovery" and not found.module.startswith("discovery.member"):
+            yield f"{where}: sync takes values of discovery.member only"
+        if top == "node" and tree == "node":
+            mine, other = room(name), room(found.module)
+            rooms.add(other)
+            if other == "app" and mine not in ("cli", "__main__"):
+                yield f"{where}: nobody imports app"
+            if mine and other and mine != other and mine not in ABOVE_ALL and other not in MAY_IMPORT.get(mine, set()):
+                yield f"{where}: there is no arrow from {mine} to {other}"
+        if tree == "node" and top in ("discovery", "sync") and room(name) not in ABOVE_ALL | {"admin"}:
+            yield f"{where}: only app joins node with discovery and sync"
+    if {"config", "routing"} <= rooms and room(name) not in ABOVE_ALL | {"snapshot"}:
+        yield f"{name} knows both config and routing; only snapshot does"
+
+
+def test_every_import_follows_an_arrow() -> None:
+    sources = files()
+    known = set(sources)
+    found = [
+        complaint
+        for name, path in sources.items()
+        for complaint in complaints(
+            name, list(imports_of(path.read_text(), name, is_package=path.name == "__init__.py")), known
+        )
+    ]
+    assert found == []
+
+
+def test_every_room_of_node_has_its_arrows() -> None:
+    rooms = {room(name) for name in files() if name.startswith("node.")}
+    assert rooms - ABOVE_ALL <= set(MAY_IMPORT)
+
+
+def test_the_checker_catches_what_it_is_for() -> None:
+    known = {"node.wire.codes", "node.pool.pool", "node.pool.core", "node.app", "discovery.swim", "discovery.member"}
+
+    def caught(name: str, source: str) -> list[str]:
+        return list(complaints(name, list(imports_of(source, name)), known))
+
+    assert caught("node.wire.pipeline", "import asyncio")
+    assert caught("node.wire.pipeline", "def f():\n    from time import monotonic")
+    assert caught("node.wire.pipeline", "from node.pool import core")
+    assert caught("node.pool.core", "from node.pool.pool import Pool")
+    assert caught("node.pool.core", "from .pool import Pool")
+    assert caught("node.client.session", "import node.app")
+    assert caught("node.client.protocol", "import discovery.swim")
+    assert caught("node.admin.views", "from node.config import schema")
+    assert caught("sync.service", "from node.errors import Fault")
+    assert caught("sync.service", "from discovery.swim import Swim")
+    assert caught("discovery.service", "import sync")
+    assert not caught("node.client.session", "from node.pool import core\nfrom node.wire import codes")
+    assert not caught("sync.coordinator", "from discovery.member import Member")
+    assert not caught(
+        "discovery.swim", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from random import Random"
+    )

@@ -38,7 +38,14 @@ def extensions() -> list[Extension]:
     return cythonize(
         listed,
         build_dir="build/strip",
-        compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False, "binding": False},
+        compiler_directives={
+            "language_level": "3",
+            "boundscheck": False,
+            "wraparound": False,
+            "binding": False,
+            # Types come from the .pxd alone: an annotation of a Python int must not forbid a C integer.
+            "annotation_typing": False,
+        },
     )
 
 

@@ -1,0 +1,68 @@
+"""Named prepared statements in transaction mode: what a client calls `s1` has one name of ours on every server.
+
+Two clients that prepare the same text with the same parameter types share one server-side statement. The name is
+`__pgmurmur_N`; a server connection learns it when a client first uses it there.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from node.wire import messages
+
+PREFIX = b"__pgmurmur_"
+
+
+class Prepared:
+    """One statement text with parameter types, shared by every client that prepared it."""
+
+    __slots__ = ("key", "name", "parse", "sql", "types", "used_by")
+
+    def __init__(self, key: tuple[bytes, bytes, str], number: int) -> None:
+        self.key = key
+        self.sql, types, _ = key
+        self.types = types
+        self.name = PREFIX + str(number).encode()
+        # the Parse message that makes it known to a server
+        self.parse = messages.message(b"P", self.name + b"\0" + self.sql + b"\0" + types)
+        self.used_by = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        return len(self.parse) + len(self.sql) + 200
+
+
+class PreparedStatements:
+    """Every named statement of this node. At most `limit` that no client uses are remembered (LRU)."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.known: dict[tuple[bytes, bytes, str], Prepared] = {}
+        self.unused: OrderedDict[tuple[bytes, bytes, str], Prepared] = OrderedDict()
+        self.numbered = 0
+
+    def use(self, sql: bytes, types: bytes, search_path: str) -> Prepared:
+        """`types` is the tail of the Parse message: a count and the type OIDs. The caller owes a `drop`."""
+        key = (sql, types, search_path)
+        found = self.known.get(key)
+        if found is None:
+            self.numbered += 1
+            found = self.known[key] = Prepared(key, self.numbered)
+        elif found.used_by == 0:
+            self.unused.pop(key, None)
+        found.used_by += 1
+        return found
+
+    def drop(self, prepared: Prepared) -> None:
+        prepared.used_by -= 1
+        if prepared.used_by == 0:
+            self.unused[prepared.key] = prepared
+            while len(self.unused) > self.limit:
+                key, _ = self.unused.popitem(last=False)
+                del self.known[key]
+
+    def reset(self) -> None:
+        """RESET PREPARED: forgets what no client uses."""
+        for key in self.unused:
+            del self.known[key]
+        self.unused.clear()

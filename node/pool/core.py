@@ -1,0 +1,115 @@
+"""Who has which server connection: the accounting of one pool, without a socket or a clock.
+
+A connection is in exactly one collection: `idle` (a stack: the warmest is lent first, the rest may go cold and be
+closed) or `lent`. Clients that find nothing wait in `waiters`, first come first served. Every number that SHOW POOLS
+prints is the length of a collection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from node.server.connection import ServerConnection
+
+
+class Borrower(Protocol):
+    """Somebody who waits for a connection."""
+
+    def granted(self, server: ServerConnection) -> None:
+        """The connection is yours; called at most once, never after `refused`."""
+
+    def refused(self, fault: Exception) -> None:
+        """There is none for you; called at most once."""
+
+
+class Waiter:
+    """One place in the queue."""
+
+    __slots__ = ("borrower", "gone", "since")
+
+    def __init__(self, borrower: Borrower, since: float) -> None:
+        self.borrower = borrower
+        self.since = since
+        self.gone = False
+
+
+class PoolCore:
+    """Decides; the shell in pool.py connects and closes."""
+
+    __slots__ = ("connecting", "idle", "lent", "paused", "size", "waiters")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.idle: list[ServerConnection] = []
+        self.lent: dict[ServerConnection, None] = {}
+        self.connecting = 0
+        self.waiters: deque[Waiter] = deque()
+        self.paused = False
+
+    @property
+    def total(self) -> int:
+        return len(self.idle) + len(self.lent) + self.connecting
+
+    def acquire(self) -> ServerConnection | None:
+        """The warmest idle connection, unless the pool is paused or somebody came first."""
+        if self.idle and not self.waiters and not self.paused:
+            server = self.idle.pop()
+            self.lent[server] = None
+            return server
+        return None
+
+    def wait(self, borrower: Borrower, now: float) -> Waiter:
+        waiter = Waiter(borrower, now)
+        self.waiters.append(waiter)
+        return waiter
+
+    def first_waiter(self) -> Waiter | None:
+        """Takes the first one who still waits out of the queue; none while paused."""
+        if self.paused:
+            return None
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.gone:
+                return waiter
+        return None
+
+    def forget(self, waiter: Waiter) -> None:
+        """The client gave up. The place stays in the queue until its turn: no search through the queue."""
+        waiter.gone = True
+        while self.waiters and self.waiters[0].gone:
+            self.waiters.popleft()
+
+    def waiting(self) -> int:
+        return sum(1 for waiter in self.waiters if not waiter.gone)
+
+    def released(self, server: ServerConnection) -> Waiter | None:
+        """Gives a clean connection back; the waiter returned gets it at once and it stays lent."""
+        waiter = self.first_waiter() if self.waiters else None
+        if waiter is None:
+            del self.lent[server]
+            self.idle.append(server)
+        return waiter
+
+    def opened(self, server: ServerConnection) -> Waiter | None:
+        """A new connection is ready: for the first waiter, or for the stack."""
+        self.connecting -= 1
+        waiter = self.first_waiter()
+        if waiter is None:
+            self.idle.append(server)
+        else:
+            self.lent[server] = None
+        return waiter
+
+    def removed(self, server: ServerConnection) -> None:
+        """The connection is gone, wherever it was."""
+        if server in self.lent:
+            del self.lent[server]
+        elif server in self.idle:
+            self.idle.remove(server)
+
+    def wanted(self, minimum: int, at_once: int) -> int:
+        """How many connections to open now, for those who wait and for the minimum; at most `at_once` in flight."""
+        room = min(self.size - self.total, at_once - self.connecting)
+        need = max(self.waiting() - self.connecting, minimum - self.total)
+        return max(0, min(room, need))

@@ -1,0 +1,170 @@
+"""One connection to a PostgreSQL server: who borrows it, what it owes, what its session has been told.
+
+A connection is lent to one owner at a time, fast gear (a client session) or slow gear (`Conversation`). Whoever
+borrows hears `from_server` for every chunk and `server_lost` once. While nobody borrows it, the only things a server
+may say are asynchronous; anything else means it is out of step, and it is closed rather than handed out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from node.errors import ServerFault
+from node.wire import messages
+from node.wire.codes import Backend, Transaction
+from node.wire.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from node.pool.pool import Pool
+
+IDLE = int(Transaction.IDLE)
+
+
+class Owner(Protocol):
+    """Whoever has borrowed a connection."""
+
+    def from_server(self, server: ServerConnection, data: bytes) -> None: ...
+
+    def server_lost(self, server: ServerConnection, fault: ServerFault) -> None: ...
+
+    def server_pause(self) -> None: ...
+
+    def server_resume(self) -> None: ...
+
+
+class State(StrEnum):
+    """The words of SHOW SERVERS."""
+
+    IDLE = "idle"
+    ACTIVE = "active"
+    IDLE_IN_TRANSACTION = "idle in transaction"
+    TRANSACTION_ERROR = "transaction error"
+    CLOSED = "disconnected"
+
+
+class Lost(StrEnum):
+    """Why a connection ended; printed in logs and counted."""
+
+    SERVER_CLOSED = "server closed the connection"
+    OUT_OF_SYNC = "server sent something nobody asked for"
+    IDLE_TIMEOUT = "idle_timeout"
+    LIFETIME = "server_lifetime"
+    REPLACED = "configuration changed"
+    RECONNECT = "RECONNECT"
+    UNHEALTHY = "health check failed"
+    UNCLEAN = "left in an unknown state by its client"
+    SHUTDOWN = "shutdown"
+
+
+class ServerConnection:
+    """The sans-IO half; server/protocol.py owns the socket and sets `write`, `close` and the reading switches."""
+
+    __slots__ = (
+        "bytes_received", "bytes_sent", "checked_at", "close_transport", "closed_why", "created_at", "dirty",
+        "errors", "healthchecks", "id", "key", "lifetime_s", "owner", "parameters", "pause_reading", "pid", "pipeline",
+        "pool", "prepared", "queries", "requested_at", "resume_reading", "rollbacks", "secret", "statuses",
+        "transactions", "used_at", "write", "writing_paused",
+    )  # fmt: skip
+
+    def __init__(self, number: int, pool: Pool | None, parameters: object, now: float) -> None:
+        self.id = number
+        self.pool = pool
+        self.pipeline = Pipeline()
+        self.owner: Owner | None = None
+        self.parameters = parameters  # interned; compared with `is`
+        self.prepared: OrderedDict[int, bool] = OrderedDict()  # id of a Prepared → surely there (else: Close first)
+        self.statuses: dict[str, str] = {}  # ParameterStatus values as last reported
+        self.dirty = False  # something outlives a transaction here that must not reach the next client
+        self.pid = 0
+        self.secret = b""
+        self.created_at = now
+        self.used_at = now
+        self.checked_at = now
+        self.requested_at = now
+        self.lifetime_s = float("inf")
+        self.closed_why: Lost | None = None
+        self.writing_paused = False
+        self.queries = self.transactions = self.rollbacks = self.errors = self.healthchecks = 0
+        self.bytes_sent = self.bytes_received = 0
+        self.write: Callable[[bytes], None] = _no_transport
+        self.close_transport: Callable[[], None] = _nothing
+        self.pause_reading: Callable[[], None] = _nothing
+        self.resume_reading: Callable[[], None] = _nothing
+
+    @property
+    def state(self) -> State:
+        if self.closed_why is not None:
+            return State.CLOSED
+        if self.owner is None:
+            return State.IDLE
+        if not self.pipeline.idle():
+            return State.ACTIVE
+        if self.pipeline.tx_status == Transaction.OPEN:
+            return State.IDLE_IN_TRANSACTION
+        if self.pipeline.tx_status == Transaction.FAILED:
+            return State.TRANSACTION_ERROR
+        return State.ACTIVE
+
+    @property
+    def reusable(self) -> bool:
+        """May it go back to the pool as it is?"""
+        pipeline = self.pipeline
+        return self.closed_why is None and pipeline.tx_status == IDLE and pipeline.idle()
+
+    def unsolicited(self, data: bytes) -> None:
+        """What a server says while nobody has borrowed it."""
+        pipeline = self.pipeline
+        before = pipeline.errors
+        pipeline.replies(data, 0)
+        self.learn()
+        if pipeline.errors != before:
+            self.close(Lost.SERVER_CLOSED)
+        elif pipeline.broken or not pipeline.idle():
+            self.close(Lost.OUT_OF_SYNC)
+
+    def learn(self) -> None:
+        """Takes note of the ParameterStatus messages that came."""
+        statuses = self.pipeline.statuses
+        if statuses:
+            for body in statuses:
+                name, value = messages.parse_parameter_status(body)
+                self.statuses[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+            self.pipeline.statuses = []
+
+    def out_of_sync(self) -> ServerFault:
+        letter = self.pipeline.broken
+        name = Backend(letter).name if letter in Backend._value2member_map_ else f"message {letter}"
+        return ServerFault(
+            "server sent a reply that fits no request",
+            sqlstate="08P01",
+            detail=f"{name} while {self.pipeline.sent - self.pipeline.done} replies were owed.",
+            hint="the server connection was closed; the transaction is rolled back",
+            severity="FATAL",
+        )
+
+    def close(self, why: Lost) -> None:
+        """Ends the connection now, whatever it is doing. Its owner, if any, hears `server_lost`."""
+        if self.closed_why is None:
+            self.closed_why = why
+            self.close_transport()
+
+    def lost(self, fault: ServerFault) -> None:
+        """The socket is gone."""
+        if self.closed_why is None:
+            self.closed_why = Lost.SERVER_CLOSED
+        owner, self.owner = self.owner, None
+        if self.pool is not None:
+            self.pool.lost(self)
+        if owner is not None:
+            owner.server_lost(self, fault)
+
+
+def _no_transport(data: bytes) -> None:
+    raise ServerFault("server connection is closed", sqlstate="08003", severity="FATAL")
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,468 @@
+"""What a client asked and what a server still owes: the two walks over the bytes of protocol v3.
+
+`Requests` frames what a client sends. `Pipeline` belongs to one server connection: it keeps the queue of replies the
+server still owes and walks what the server sends, paying off the queue. Neither understands a body it need not
+understand: a 20 MB row passes through in the chunks in which it arrives.
+
+The queue is arithmetic, not objects. Every request that has a reply gets the next *ordinal*; `sent` is the ordinal of
+the last request forwarded, `done` of the last reply completed. Only what is special stands in the ring, sorted by
+ordinal, and every entry names its owner, the client to whom the bytes of that reply belong:
+
+    SYNC        the reply ends with the ReadyForQuery of a Sync message
+    QUERY       the reply ends with the ReadyForQuery of a Query or FunctionCall message
+    SKIP        one extended-protocol reply that no client asked for; it is cut out
+    SKIP_QUERY  a whole Query of ours (BEGIN ahead of a transaction's first statement); all of it is cut out
+    FAKE_…      a message the client expects but the server will not send, put in *before* the reply of that ordinal
+
+Rules (documentation chapter "Message Flow"):
+* Parse, Bind, Close, Describe and Execute are each paid by one completing message; a Query only by ReadyForQuery.
+* After an ErrorResponse in the extended protocol the server discards everything up to the next Sync, Query messages
+  included. So does the queue: an error pays for all up to that Sync, and while no Sync was forwarded yet (`failed`)
+  nothing more is owed.
+* In copy-in mode of the extended protocol the server swallows Sync and Flush; they owe nothing until the client has
+  sent CopyDone or CopyFail.
+* `tx_status` is set from ReadyForQuery and from nothing else.
+
+Interpreted and compiled (see pipeline.pxd) this file behaves the same; the compiled walk costs about 5 ns a message.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+SYNC = 1
+QUERY = 2
+SKIP = 3
+SKIP_QUERY = 4
+FAKE_PARSE_COMPLETE = 5
+FAKE_CLOSE_COMPLETE = 6
+
+# Replies owed to special entries on one server connection; a client that pipelines more is read no further until
+# the server has caught up.
+RING_ENTRIES = 2048
+_MASK = RING_ENTRIES - 1
+
+# A server's ErrorResponse, ParameterStatus or CommandComplete is held whole up to this size, to be looked at.
+HELD_BYTES = 1 << 20
+
+# No message is longer (the length field is a signed 32-bit integer).
+MAX_LENGTH = 0x7FFFFFFF
+
+# What `Requests.next` says besides a message letter.
+NOTHING = 0
+CONTINUED = 1  # more of a CopyData body of which a part was taken before
+TOO_LONG = 2  # the length field is below four or above the limit
+
+_FAKES = {FAKE_PARSE_COMPLETE: b"1\0\0\0\4", FAKE_CLOSE_COMPLETE: b"3\0\0\0\4"}
+
+# The compiled walk reads C integers of these names (pipeline.pxd); Python keeps the public ones.
+_SYNC = SYNC
+_QUERY = QUERY
+_SKIP = SKIP
+_SKIP_QUERY = SKIP_QUERY
+_FAKE_PARSE_COMPLETE = FAKE_PARSE_COMPLETE
+_FAKE_CLOSE_COMPLETE = FAKE_CLOSE_COMPLETE
+_RING_ENTRIES = RING_ENTRIES
+_HELD_BYTES = HELD_BYTES
+_MAX_LENGTH = MAX_LENGTH
+_NOTHING = NOTHING
+_CONTINUED = CONTINUED
+_TOO_LONG = TOO_LONG
+
+
+class Requests:
+    """Frames the messages of one client; holds what is torn, under `limit` bytes a message."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.hold_copy = False  # CopyData is handed out only whole (the slow gear splits it)
+        self.buffer = b""
+        self.at = 0  # first byte of `buffer` not yet handed out
+        self.start = 0  # what `next` handed out last is buffer[start:end]
+        self.end = 0
+        self.rest = 0  # bytes still to come of a CopyData body handed out in parts
+        self.need = 0  # bytes a held message has in all; 0: none is held
+        self.torn_bytes = 0
+        self.torn: list[bytes] = []
+        self.length = 0  # the offending length after TOO_LONG
+
+    def feed(self, data: bytes) -> None:
+        """Adds what arrived. Chunks of a torn message are collected and joined once, not copied again and again."""
+        if self.need:
+            self.torn.append(data)
+            self.torn_bytes += len(data)
+            if self.torn_bytes < self.need:
+                return
+            self.buffer = b"".join(self.torn)
+            self.at = 0
+            self.torn = []
+            self.need = 0
+        elif self.at < len(self.buffer):
+            self.buffer = self.buffer[self.at :] + data
+            self.at = 0
+        else:
+            self.buffer = data
+            self.at = 0
+
+    def waiting_bytes(self) -> int:
+        """Bytes received and not yet handed out."""
+        return self.torn_bytes if self.need else len(self.buffer) - self.at
+
+    def hold(self, size: int) -> None:
+        """Keeps buffer[at:], the beginning of a message or unit of `size` bytes, until all of it is there."""
+        kept = self.buffer[self.at :]
+        self.torn = [kept]
+        self.torn_bytes = len(kept)
+        self.need = size
+        self.buffer = b""
+        self.at = 0
+
+    def next(self) -> int:
+        """The letter of the next whole message, or NOTHING, CONTINUED, TOO_LONG; the bytes are buffer[start:end].
+
+        Successive CopyData messages are handed out as one run. Unless `hold_copy`, the last one may be torn; its
+        rest comes as CONTINUED.
+        """
+        if self.need:
+            return _NOTHING
+        p = self.buffer
+        n = len(self.buffer)
+        at = self.at
+        if self.rest:
+            if at == n:
+                return _NOTHING
+            end = at + self.rest
+            if end > n:
+                end = n
+            self.rest -= end - at
+            self.start = at
+            self.end = end
+            self.at = end
+            return _CONTINUED
+        if n - at < 5:
+            return _NOTHING
+        letter = p[at]
+        length = p[at + 1] << 24 | p[at + 2] << 16 | p[at + 3] << 8 | p[at + 4]
+        if length < 4 or length > self.limit:
+            self.length = length
+            return _TOO_LONG
+        end = at + 1 + length
+        if letter == 100 and not self.hold_copy:  # d: CopyData
+            while end < n - 5 and p[end] == 100:
+                length = p[end + 1] << 24 | p[end + 2] << 16 | p[end + 3] << 8 | p[end + 4]
+                if length < 4 or length > self.limit:
+                    break
+                end += 1 + length
+            if end > n:
+                self.rest = end - n
+                end = n
+        elif end > n:
+            self.hold(end - at)
+            return _NOTHING
+        self.start = at
+        self.end = end
+        self.at = end
+        return letter
+
+    def unit(self) -> int:
+        """The end of the unit that begins at `at`, without handing it out; 0 while it is not whole.
+
+        A unit ends with the first Query, Sync, Flush, FunctionCall, Terminate or copy message. Returns -1 when a
+        length, or the unit as a whole, exceeds the limit; `length` then says how much.
+        """
+        if self.need:
+            return 0
+        p = self.buffer
+        n = len(self.buffer)
+        at = self.at
+        while n - at >= 5:
+            letter = p[at]
+            length = p[at + 1] << 24 | p[at + 2] << 16 | p[at + 3] << 8 | p[at + 4]
+            if length < 4 or at - self.at + length > self.limit:
+                self.length = length
+                return -1
+            end = at + 1 + length
+            if end > n:
+                self.hold(end - self.at)
+                return 0
+            # B C D E P go on; everything else ends the unit
+            if letter != 66 and letter != 67 and letter != 68 and letter != 69 and letter != 80:
+                return end
+            at = end
+        return 0
+
+
+class Pipeline:
+    """The replies one server connection owes, to whom, and its transaction status."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.done = 0
+        self.tx_status = 73  # I
+        self.batch = False  # extended messages were forwarded that no Sync has ended
+        self.failed = False  # the server discards until a Sync that was not forwarded yet
+        self.copy_in = 0  # 1: the server takes CopyData; 2: CopyDone or CopyFail was forwarded
+        self.broken = 0  # letter of the reply that fits nothing we asked; 0: all is well
+        self.errors = 0  # ErrorResponses seen
+        self.units = 0  # ReadyForQuery seen
+        self.tag = 0  # first four bytes of the last CommandComplete, big-endian
+        self.skip_error = b""  # the ErrorResponse that answered a SKIP_QUERY
+        self.last_error = b""  # body of the last ErrorResponse held whole
+        self.statuses: list[bytes] = []  # bodies of ParameterStatus messages not yet looked at
+        self.stopped_at = 0  # where the walk stopped because what follows belongs to another owner; 0: at the end
+        self.held = b""
+        self.rest = 0
+        self.rest_skipped = False
+        self.ordinals = array("q", bytes(8 * _RING_ENTRIES))
+        self.kinds = bytearray(_RING_ENTRIES)
+        self.owners: list[object] = [None] * _RING_ENTRIES
+        self.head = 0  # first entry
+        self.tail = 0  # one past the last entry
+
+    # --- what is forwarded ------------------------------------------------------------------------------------
+
+    def push(self, kind: int, ordinal: int, owner: object) -> None:
+        slot = self.tail & _MASK
+        self.ordinals[slot] = ordinal
+        self.kinds[slot] = kind
+        self.owners[slot] = owner
+        self.tail += 1
+
+    def room(self) -> int:
+        """Entries that may still be pushed."""
+        return _RING_ENTRIES - (self.tail - self.head)
+
+    def idle(self) -> bool:
+        """Nothing owed, nothing half done: the connection may change hands, if `tx_status` is I too."""
+        return (
+            self.done == self.sent
+            and not self.batch
+            and self.copy_in == 0
+            and self.rest == 0
+            and not self.held
+            and self.broken == 0
+        )
+
+    def owe_query(self, owner: object) -> None:
+        """A Query or FunctionCall was forwarded."""
+        if self.failed:
+            return
+        self.sent += 1
+        self.push(_QUERY, self.sent, owner)
+
+    def owe_skipped_query(self, owner: object) -> None:
+        """A Query of our own was sent; nobody sees its reply, except in `skip_error`."""
+        self.sent += 1
+        self.push(_SKIP_QUERY, self.sent, owner)
+
+    def owe(self) -> None:
+        """A Parse, Bind, Describe, Execute or Close of the client was forwarded."""
+        self.batch = True
+        if not self.failed:
+            self.sent += 1
+
+    def owe_skipped(self, owner: object) -> None:
+        """A Parse or Close of our own was sent; its completion is cut out, its error is the client's."""
+        self.batch = True
+        if not self.failed:
+            self.sent += 1
+            self.push(_SKIP, self.sent, owner)
+
+    def owe_fake(self, kind: int, owner: object) -> bool:
+        """The client's Parse or Close was not forwarded. True: nothing stands before it, answer it at once."""
+        self.batch = True
+        if self.failed:
+            return False
+        if self.done == self.sent:
+            return True
+        self.push(kind, self.sent + 1, owner)
+        return False
+
+    def owe_sync(self, owner: object) -> None:
+        """A Sync was forwarded."""
+        if self.copy_in == 1 and self.done < self.sent:
+            return  # swallowed by the server; the client sends another one after CopyDone or CopyFail
+        self.batch = False
+        self.failed = False
+        self.sent += 1
+        self.push(_SYNC, self.sent, owner)
+
+    def copy_ended(self) -> None:
+        """CopyDone or CopyFail was forwarded."""
+        if self.copy_in == 1:
+            self.copy_in = 2
+
+    # --- what comes back ---------------------------------------------------------------------------------------
+
+    def replies(self, data: bytes, start: int) -> bytes:
+        """Walks data[start:]; returns what the owner at the head of the queue may read.
+
+        Stops after a ReadyForQuery when the next entry has another owner (`stopped_at`); the caller delivers and
+        goes on from there. Sets `broken` when a reply does not fit the queue: the connection must then be closed.
+        """
+        self.stopped_at = 0
+        if self.held:
+            data = self.held + data
+            self.held = b""
+        p = data
+        n = len(data)
+        pos = start
+        run = start  # data[run:pos] passes
+        out: list[bytes] | None = None
+        if self.rest:
+            end = pos + self.rest
+            if end > n:
+                end = n
+            self.rest -= end - pos
+            pos = end
+            if self.rest_skipped:
+                run = pos
+        while pos < n:
+            if n - pos < 5:
+                self.held = data[pos:]
+                break
+            letter = p[pos]
+            length = p[pos + 1] << 24 | p[pos + 2] << 16 | p[pos + 3] << 8 | p[pos + 4]
+            if length < 4 or length > _MAX_LENGTH:
+                self.broken = letter
+                break
+            end = pos + 1 + length
+            slot = self.head & _MASK
+            head = 0
+            if self.head != self.tail and self.ordinals[slot] == self.done + 1:
+                head = self.kinds[slot]
+            if letter == 68 or letter == 100:  # D, d: rows and copy data, owed by somebody
+                if self.done == self.sent:
+                    self.broken = letter
+                    break
+                if end > n:
+                    self.rest = end - n
+                    self.rest_skipped = head == _SKIP_QUERY
+                    end = n
+                if head == _SKIP_QUERY:
+                    if pos > run:
+                        out = [] if out is None else out
+                        out.append(data[run:pos])
+                    run = end
+                pos = end
+                continue
+            if end > n and length <= _HELD_BYTES:
+                self.held = data[pos:]
+                break
+            skipped = head == _SKIP_QUERY
+            if letter == 90:  # Z: ReadyForQuery
+                if length != 5 or (head != _SYNC and head != _QUERY and head != _SKIP_QUERY):
+                    self.broken = letter
+                    break
+                self.tx_status = p[pos + 5]
+                self.units += 1
+                self.copy_in = 0
+                self.done += 1
+                owner = self.owners[slot]
+                self.owners[slot] = None
+                self.head += 1
+            elif letter == 67 or letter == 73 or letter == 115:  # C, I, s: an Execute, or a part of a Query
+                if letter == 67 and length >= 8:
+                    self.tag = p[pos + 5] << 24 | p[pos + 6] << 16 | p[pos + 7] << 8 | p[pos + 8]
+                self.copy_in = 0
+                if head != _QUERY and head != _SKIP_QUERY:
+                    if self.done == self.sent or head == _SYNC:
+                        self.broken = letter
+                        break
+                    self.done += 1
+            elif letter == 49 or letter == 50 or letter == 51:  # 1, 2, 3: Parse, Bind, Close
+                if self.done == self.sent or head == _SYNC or head == _QUERY or head == _SKIP_QUERY:
+                    self.broken = letter
+                    break
+                if head == _SKIP:
+                    skipped = True
+                    self.owners[slot] = None
+                    self.head += 1
+                self.done += 1
+            elif letter == 84 or letter == 110:  # T, n: a Describe, or the head of a Query's rows
+                if self.done == self.sent or head == _SYNC:
+                    self.broken = letter
+                    break
+                if head != _QUERY and head != _SKIP_QUERY:
+                    self.done += 1
+            elif letter == 69:  # E: ErrorResponse
+                self.errors += 1
+                self.copy_in = 0
+                if end <= n:
+                    self.last_error = data[pos + 5 : end]
+                if head == _SKIP_QUERY:
+                    self.skip_error = data[pos:end]
+                elif head != _QUERY and self.done != self.sent:
+                    self.fail()
+            elif letter == 83:  # S: ParameterStatus, at any time
+                skipped = False
+                self.statuses.append(data[pos + 5 : end])
+            elif letter == 71 or letter == 87:  # G, W: the server takes CopyData now
+                if self.done == self.sent:
+                    self.broken = letter
+                    break
+                self.copy_in = 1
+                if head != _QUERY and head != _SKIP_QUERY:
+                    self.swallow()
+            elif letter == 78 or letter == 65:  # N, A: at any time
+                skipped = False
+            elif letter == 116 or letter == 72 or letter == 99 or letter == 86:  # t, H, c, V complete nothing
+                if self.done == self.sent:
+                    self.broken = letter
+                    break
+            else:
+                self.broken = letter
+                break
+            if end > n:
+                self.rest = end - n
+                self.rest_skipped = skipped
+                end = n
+            if skipped:
+                if pos > run:
+                    out = [] if out is None else out
+                    out.append(data[run:pos])
+                run = end
+            pos = end
+            # messages the client expects now, and the server will not send
+            while self.head != self.tail:
+                slot = self.head & _MASK
+                kind = self.kinds[slot]
+                if self.ordinals[slot] != self.done + 1 or (kind != _FAKE_PARSE_COMPLETE and kind != _FAKE_CLOSE_COMPLETE):
+                    break
+                out = [] if out is None else out
+                if pos > run:
+                    out.append(data[run:pos])
+                out.append(_FAKES[kind])
+                run = pos
+                self.owners[slot] = None
+                self.head += 1
+            if letter == 90 and pos < n and self.head != self.tail and self.owners[self.head & _MASK] is not owner:
+                self.stopped_at = pos
+                break
+        if out is None:
+            if run == 0 and pos == n:
+                return data
+            return data[run:pos]
+        if pos > run:
+            out.append(data[run:pos])
+        return b"".join(out)
+
+    def fail(self) -> None:
+        """An error in the extended protocol pays for everything up to the next Sync."""
+        while self.head != self.tail:
+            slot = self.head & _MASK
+            if self.kinds[slot] == _SYNC:
+                self.done = self.ordinals[slot] - 1
+                return
+            self.owners[slot] = None
+            self.head += 1
+        self.done = self.sent
+        self.failed = True
+
+    def swallow(self) -> None:
+        """In copy-in mode the server ignores the Syncs that were forwarded behind the Execute."""
+        while self.head != self.tail:
+            self.owners[self.head & _MASK] = None
+            self.head += 1
+        self.sent = self.done + 1
+        self.batch = True

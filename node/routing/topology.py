@@ -30,7 +30,7 @@ class Hasher(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShardedTable:
-    """One rule: rows of this table live on the shard that `column` decides. `name` None: every table with the column."""
+    """One rule: `column` decides on which shard a row lives. `name` None: every table that has the column."""
 
     schema: str | None
     name: str | None

@@ -13,6 +13,7 @@ import ssl
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -162,12 +163,18 @@ def end_point_hash(certificate: bytes) -> bytes | None:
 
 
 def peer_identities(certificate: bytes) -> frozenset[str]:
-    """Whom a verified client certificate (DER) speaks for: common names, DNS, mail and URI alternative names."""
-    parsed = x509.load_der_x509_certificate(certificate)
-    found = {str(name.value) for name in parsed.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)}
+    """Whom a verified client certificate (DER) speaks for: common names, DNS, mail and URI alternative names.
+
+    What OpenSSL accepted but nobody can read speaks for nobody.
+    """
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        found = {str(name.value) for name in parsed.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)}
+    except ValueError:
+        return frozenset()
     try:
         alternatives = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, ValueError):
         return frozenset(found)
     for kind in (x509.DNSName, x509.RFC822Name, x509.UniformResourceIdentifier):
         found.update(alternatives.get_values_for_type(kind))
@@ -177,18 +184,27 @@ def peer_identities(certificate: bytes) -> frozenset[str]:
 # --- moves the event loop lacks --------------------------------------------------------------------------------
 
 
-def feed(protocol: asyncio.BaseProtocol | None, data: bytes) -> None:
+@runtime_checkable
+class _Buffered(Protocol):
+    """asyncio.BufferedProtocol by its shape: uvloop's TLS layer does not inherit from it."""
+
+    def get_buffer(self, sizehint: int) -> bytearray | memoryview: ...
+
+    def buffer_updated(self, nbytes: int) -> None: ...
+
+
+def feed(protocol: object, data: bytes) -> None:
     """Gives a protocol bytes that somebody else has already read from its transport."""
-    if isinstance(protocol, asyncio.BufferedProtocol):
+    if isinstance(protocol, asyncio.Protocol):
+        if data:
+            protocol.data_received(data)
+    elif isinstance(protocol, _Buffered):
         while data:
             buffer = memoryview(protocol.get_buffer(len(data)))
             size = min(len(buffer), len(data))
             buffer[:size] = data[:size]
             protocol.buffer_updated(size)
             data = data[size:]
-    elif isinstance(protocol, asyncio.Protocol):
-        if data:
-            protocol.data_received(data)
     else:
         raise TypeError(f"cannot feed {protocol!r}")
 
@@ -198,7 +214,7 @@ async def accept_tls(
 ) -> asyncio.Transport:
     """`loop.start_tls` for the server's side, with the start of the ClientHello when we have read it ourselves.
 
-    `transport` must not be reading. Raises OSError (ssl.SSLError and timeouts among them); the transport is closed then.
+    `transport` must not be reading. Raises OSError (ssl.SSLError and timeouts among them), the transport closed.
     """
     loop = asyncio.get_running_loop()
     upgrade = loop.create_task(

@@ -1,0 +1,530 @@
+"""From the first byte of a client to AuthenticationOk.
+
+    STARTUP ──SSLRequest or ClientHello──▸ TLS ──handshake done──▸ STARTUP
+       │ GSSENCRequest, or SSLRequest without a certificate: answered N, stays
+       │ CancelRequest ──▸ OVER (performed, then closed)
+       └─StartupMessage──▸ ANSWER ──p…──▸ [CHECKING, passthrough only] ──▸ OVER (accepted)
+    any of them ──fault, timeout, connection lost──▸ OVER
+
+`Entrance` is the machine, without I/O: bytes in, calls out. `Login` is its shell: transport, TLS upgrade, timer. The
+client's protocol feeds `Login.receive` until `done` is called with everything that was learnt, the transport to use
+from then on and the bytes the client sent after its password. What follows (ParameterStatus … ReadyForQuery) belongs
+to the session: see `login_success_messages`.
+
+Before authentication a client can make us hold one chunk and one message of limited size, nothing else. Whether a
+database exists is told only to who authenticated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from node.auth.conversation import Conversation, Done, rejected, violated
+from node.auth.scram import derive
+from node.auth.verifier import Account, Authenticator, AuthType
+from node.errors import Bug, ClientFault, Fault
+from node.tls import ServerTls, accept_tls, peer_identities
+from node.wire import messages
+from node.wire.codes import HEADER_BYTES, MIN_LENGTH, Frontend
+from node.wire.startup import (
+    ALPN_PROTOCOL,
+    AUTHENTICATION_OK,
+    NEWEST_MINOR,
+    CancelRequest,
+    Encryption,
+    Request,
+    Startup,
+    read_request,
+)
+
+log = logging.getLogger(__name__)
+
+# How long a client that asks to cancel may wait for us to have passed it on.
+CANCEL_TIMEOUT_S = 10.0
+
+Find = Callable[[str, str], Account | None]
+PasswordCheck = Callable[[Account, str, str], Awaitable[bool]]
+"""(account, database, password) → does a server accept it? A ServerFault is shown to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRules:
+    """What the configuration says about logging in; a new value on every reload."""
+
+    auth_type: AuthType = AuthType.SCRAM  # how users nobody knows are asked
+    tls: ServerTls | None = None
+    tls_required: bool = False  # tls_client_required; UNIX sockets are exempt
+    timeout_s: float = 60.0  # client_login_timeout: from the connection to the accepted password
+    passthrough_without_tls: bool = False  # passthrough_auth = enabled_plain
+
+
+@dataclass(slots=True)
+class Reception:
+    """What every login of a listener shares. `rules` may be replaced at any time: it counts for new connections."""
+
+    rules: LoginRules
+    authenticator: Authenticator
+    find: Find
+    cancel: Callable[[CancelRequest], Awaitable[None]]
+    check_password: PasswordCheck | None = None  # None: passthrough always fails
+
+    async def warm(self, accounts: list[Account]) -> None:
+        """Derives the SCRAM keys of these accounts beside the event loop, 1.5 ms of a thread each."""
+        loop = asyncio.get_running_loop()
+        for wanted in self.authenticator.to_derive(accounts):
+            derived = await loop.run_in_executor(None, derive, *wanted)
+            self.authenticator.cache.put(*wanted, derived)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsInfo:
+    version: str
+    cipher: str
+    alpn: str | None
+    identities: frozenset[str] | None  # None: the client showed no certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Who came in. Texts are decoded as UTF-8, other bytes shown as \\xNN as PostgreSQL 16 does."""
+
+    account: Account
+    user: str
+    database: str
+    parameters: Mapping[str, str]  # startup parameters and `options`, without user, database, replication
+    replication: str
+    minor: int  # of protocol 3, the one both sides speak
+    method: str
+    tls: TlsInfo | None
+    password: str | None  # passthrough only
+    surplus: bytes  # sent after the password, not ours to read
+
+
+@dataclass(frozen=True, slots=True)
+class LoginResult:
+    accepted: Accepted
+    transport: asyncio.Transport  # another one than at the start when TLS came between
+
+
+def login_success_messages(parameters: Mapping[bytes, bytes], pid: int, secret: bytes) -> bytes:
+    """What follows AuthenticationOk; `secret` longer than 4 bytes only for protocol 3.2."""
+    statuses = [messages.parameter_status(name, value) for name, value in parameters.items()]
+    return b"".join((*statuses, messages.backend_key_data(pid, secret), messages.READY_IDLE))
+
+
+def text_of(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
+
+
+class _State(Enum):
+    STARTUP = auto()
+    TLS = auto()
+    ANSWER = auto()
+    CHECKING = auto()
+    OVER = auto()
+
+
+class Entrance:
+    """The login of one client without its I/O. The five callables are all it can do to the world.
+
+    `upgrade(already_read)` starts a TLS handshake, answered by `secured`; `check(account, database, password)` asks a
+    server, answered by `checked`; `accept`, `cancel` and `refuse` end it, each at most once and only one of them.
+    """
+
+    def __init__(
+        self,
+        rules: LoginRules,
+        authenticator: Authenticator,
+        find: Find,
+        *,
+        local: bool,
+        write: Callable[[bytes], None],
+        upgrade: Callable[[bytes], None],
+        check: Callable[[Account, str, str], None],
+        accept: Callable[[Accepted], None],
+        cancel: Callable[[CancelRequest], None],
+        refuse: Callable[[ClientFault], None],
+    ) -> None:
+        self._rules = rules
+        self._authenticator = authenticator
+        self._find = find
+        self._local = local  # a UNIX socket: nobody listens in, so TLS is neither offered nor demanded
+        self._write = write
+        self._upgrade = upgrade
+        self._check = check
+        self._accept = accept
+        self._cancel = cancel
+        self._refuse = refuse
+        self._state = _State.STARTUP
+        self._buffer = bytearray()
+        self._asked: set[Encryption] = set()
+        self._tls: TlsInfo | None = None
+        self._startup: Startup | None = None
+        self._account: Account | None = None
+        self._conversation: Conversation | None = None
+        self._password: str | None = None
+        self.user = ""  # for logs, as soon as it is known
+        self.database = ""
+
+    @property
+    def over(self) -> bool:
+        return self._state is _State.OVER
+
+    @property
+    def shaking_hands(self) -> bool:
+        """Nothing may be written now: it would be plain text inside a TLS handshake."""
+        return self._state is _State.TLS
+
+    def receive(self, data: bytes) -> None:
+        """Takes what the client sent. Every ClientFault ends in `refuse`."""
+        if self._state is _State.OVER:
+            return
+        self._buffer += data
+        self._advance()
+
+    def secured(self, info: TlsInfo) -> None:
+        """The TLS handshake succeeded."""
+        self._tls = info
+        self._state = _State.STARTUP
+        if Encryption.DIRECT_TLS in self._asked and info.alpn != ALPN_PROTOCOL:
+            text = "received direct SSL connection request without ALPN protocol negotiation extension"
+            self.fail(violated(text))
+        else:
+            self._advance()
+
+    def checked(self, accepted: bool) -> None:
+        """The server's word on a passthrough password."""
+        if self._state is _State.CHECKING:
+            if accepted:
+                self._guarded(lambda: self._authenticated("passthrough", b""))
+            else:
+                self.fail(rejected(self.user))
+
+    def fail(self, fault: Fault) -> None:
+        """Ends the login with this error; also used for the timeout."""
+        if self._state is _State.OVER:
+            return
+        self._state = _State.OVER
+        self._buffer.clear()
+        if not isinstance(fault, ClientFault) or fault.severity != "FATAL":
+            fault = ClientFault(
+                fault.message, sqlstate=fault.sqlstate, detail=fault.detail, hint=fault.hint, severity="FATAL"
+            )
+        self._refuse(fault)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Fault as fault:
+            self.fail(fault)
+
+    def _advance(self) -> None:
+        self._guarded(self._consume)
+
+    def _consume(self) -> None:
+        while True:
+            if self._state is _State.STARTUP:
+                read = read_request(self._buffer)
+                if read is None:
+                    return
+                del self._buffer[: read.consumed]
+                self._requested(read.request)
+            elif self._state is _State.ANSWER:
+                body = self._answer()
+                if body is None:
+                    return
+                self._answered(body)
+            else:
+                return
+
+    def _requested(self, request: Request) -> None:
+        if isinstance(request, Encryption):
+            self._encryption(request)
+        elif isinstance(request, CancelRequest):
+            self._state = _State.OVER
+            self._cancel(request)
+        else:
+            self._begin(request)
+
+    def _encryption(self, request: Encryption) -> None:
+        direct = request is Encryption.DIRECT_TLS
+        if request in self._asked or self._tls is not None or (direct and self._asked):
+            # PostgreSQL grants each request one turn; the next is taken for an unknown protocol version.
+            raise violated(
+                f"unsupported frontend protocol: server supports 3.0 to 3.{NEWEST_MINOR}",
+                f"{request.value} came where a startup packet was expected",
+                sqlstate="0A000",
+            )
+        self._asked.add(request)
+        possible = self._rules.tls is not None and not self._local and request is not Encryption.GSS
+        if direct:
+            if not possible:
+                raise violated("received direct SSL connection request without SSL support")
+            already_read = bytes(self._buffer)
+            self._buffer.clear()
+            self._state = _State.TLS
+            self._upgrade(already_read)
+            return
+        if self._buffer:
+            # Whoever sits between us could have put a startup packet or a query there (CVE-2021-23222).
+            what = "SSL" if request is Encryption.TLS else "GSSAPI encryption"
+            raise violated(
+                f"received unencrypted data after {what} request",
+                "this could be either a client-software bug or evidence of an attempted man-in-the-middle attack",
+            )
+        if possible:
+            self._state = _State.TLS
+            self._write(b"S")
+            self._upgrade(b"")
+        else:
+            self._write(b"N")
+
+    def _begin(self, startup: Startup) -> None:
+        rules = self._rules
+        self.user, self.database = text_of(startup.user), text_of(startup.database)
+        self._startup = startup
+        if rules.tls_required and self._tls is None and not self._local:
+            raise violated("only TLS connections are allowed", sqlstate="08004")
+        negotiation = startup.negotiation()
+        if negotiation:
+            self._write(negotiation)
+        account = self._account = self._find(self.user, self.database)
+        if self._by_certificate(account):
+            self._authenticated("certificate", b"")
+            return
+        if account is not None and account.passthrough and not self._private and not rules.passthrough_without_tls:
+            raise violated("passthrough authentication needs a TLS connection", sqlstate="28000")
+        binding = rules.tls.binding if rules.tls is not None and self._tls is not None else None
+        start = self._authenticator.converse(self.user, account, rules.auth_type, binding=binding)
+        if isinstance(start, Done):
+            self._authenticated(start.method, start.reply)
+            return
+        self._conversation = start
+        self._state = _State.ANSWER
+        self._write(start.start())
+
+    @property
+    def _private(self) -> bool:
+        return self._tls is not None or self._local
+
+    def _by_certificate(self, account: Account | None) -> bool:
+        """Whether the client's certificate is all that is needed. Raises 28000 when one is missing or unfit."""
+        tls = self._rules.tls
+        if tls is None or not tls.asks_certificates or self._local:
+            return False
+        shown = self._tls.identities if self._tls is not None else None
+        if shown is None and (account is None or account.certificate_required):
+            raise violated("connection requires a valid client certificate", sqlstate="28000")
+        if account is None or account.identity is None:
+            return False
+        if shown is not None and account.identity in shown:
+            return True
+        if not account.passwords and account.verifier is None:
+            raise violated(f'certificate authentication failed for user "{self.user}"', sqlstate="28000")
+        return False
+
+    def _answer(self) -> bytes | None:
+        """The body of the client's next message; None until it is whole."""
+        buffer = self._buffer
+        conversation = self._conversation
+        if conversation is None:
+            raise Bug("an answer is awaited, but nothing was asked")
+        if not buffer:
+            return None
+        if buffer[0] != Frontend.PASSWORD:
+            raise violated(f"expected password response, got message type {buffer[0]}")
+        if len(buffer) < HEADER_BYTES:
+            return None
+        length = int.from_bytes(buffer[1:HEADER_BYTES], "big")
+        if not MIN_LENGTH <= length <= MIN_LENGTH + conversation.limit_bytes:
+            raise violated("invalid message length")
+        if len(buffer) < length + 1:
+            return None
+        body = bytes(buffer[HEADER_BYTES : length + 1])
+        del buffer[: length + 1]
+        return body
+
+    def _answered(self, body: bytes) -> None:
+        conversation, account = self._conversation, self._account
+        if conversation is None:
+            raise Bug("an answer came, but nothing was asked")
+        said = conversation.receive(body)
+        if isinstance(said, bytes):
+            self._write(said)
+        elif said.password is None or account is None:
+            self._authenticated(said.method, said.reply)
+        else:
+            self._password = said.password
+            self._state = _State.CHECKING
+            self._check(account, self.database, said.password)
+
+    def _authenticated(self, method: str, reply: bytes) -> None:
+        startup, account = self._startup, self._account
+        if startup is None or account is None:
+            raise Bug("authenticated without an account")
+        self._write(reply + AUTHENTICATION_OK)
+        if not account.database_exists:
+            raise violated(f'database "{self.database}" does not exist', sqlstate="3D000")
+        surplus = bytes(self._buffer)
+        self._buffer.clear()
+        self._state = _State.OVER
+        self._accept(
+            Accepted(
+                account=account,
+                user=self.user,
+                database=self.database,
+                parameters={text_of(name): text_of(value) for name, value in startup.settings.items()},
+                replication=text_of(startup.replication),
+                minor=startup.spoken_minor,
+                method=method,
+                tls=self._tls,
+                password=self._password,
+                surplus=surplus,
+            )
+        )
+
+
+class Login:
+    """Runs an Entrance on a transport. `protocol` is who receives the transport's bytes and passes them to `receive`.
+
+    `done` is called at most once, and never after `lost`. A refused client is answered and closed here.
+    """
+
+    def __init__(
+        self,
+        protocol: asyncio.Protocol,
+        transport: asyncio.Transport,
+        reception: Reception,
+        done: Callable[[LoginResult], None],
+    ) -> None:
+        self._protocol = protocol
+        self._transport = transport
+        self._reception = reception
+        self._done = done
+        self._task: asyncio.Task[None] | None = None
+        rules = reception.rules
+        self._rules = rules
+        connection = transport.get_extra_info("socket")
+        self._entrance = Entrance(
+            rules,
+            reception.authenticator,
+            reception.find,
+            local=connection is not None and connection.family == socket.AF_UNIX,
+            write=self._write,
+            upgrade=lambda already_read: self._start(self._shake_hands(already_read)),
+            check=lambda *asked: self._start(self._ask_server(*asked)),
+            accept=self._accept,
+            cancel=lambda request: self._start(self._cancel(request)),
+            refuse=self._refuse,
+        )
+        self._timer = asyncio.get_running_loop().call_later(rules.timeout_s, self._timed_out)
+
+    def receive(self, data: bytes) -> None:
+        self._entrance.receive(data)
+
+    def lost(self) -> None:
+        """The connection is gone: stops everything, calls nobody."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._done = _nobody
+
+    def refuse(self, fault: ClientFault) -> None:
+        """Ends the login from outside: shutdown, too many clients. The client reads the fault."""
+        if self._entrance.shaking_hands:
+            self._timer.cancel()
+            self._transport.abort()
+        else:
+            self._entrance.fail(fault)
+
+    # -- the entrance's hands ------------------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def _accept(self, accepted: Accepted) -> None:
+        self._timer.cancel()
+        if self._transport.is_closing():
+            return
+        if self._task is not None:  # passthrough: nothing was read while the server was asked
+            self._transport.resume_reading()
+        self._done(LoginResult(accepted, self._transport))
+
+    def _refuse(self, fault: ClientFault) -> None:
+        self._timer.cancel()
+        entrance = self._entrance
+        log.info(
+            "login refused client=%s user=%s database=%s sqlstate=%s reason=%s",
+            self._transport.get_extra_info("peername") or "local",
+            entrance.user,
+            entrance.database,
+            fault.sqlstate,
+            fault.message,
+        )
+        if not self._transport.is_closing():
+            self._transport.write(messages.error_response(fault))
+            self._transport.close()
+
+    def _timed_out(self) -> None:
+        self.refuse(ClientFault("client login timeout", sqlstate="28000", severity="FATAL"))
+
+    # -- what takes time: nothing is read meanwhile, so nothing piles up -----------------------------------------
+
+    def _start(self, work: Awaitable[None]) -> None:
+        self._transport.pause_reading()
+        self._task = asyncio.ensure_future(work)
+
+    async def _shake_hands(self, already_read: bytes) -> None:
+        tls = self._rules.tls
+        if tls is None:
+            raise Bug("TLS was offered without a certificate")
+        try:
+            self._transport = await accept_tls(self._transport, self._protocol, tls.context, already_read)
+        except OSError as error:
+            self._timer.cancel()
+            log.info("login refused reason=tls handshake failed: %s", error)
+            return
+        self._task = None
+        peer = self._transport.get_extra_info("ssl_object")
+        certificate = peer.getpeercert(binary_form=True)
+        self._entrance.secured(
+            TlsInfo(
+                version=peer.version() or "",
+                cipher=(peer.cipher() or ("",))[0],
+                alpn=peer.selected_alpn_protocol(),
+                identities=None if certificate is None else peer_identities(certificate),
+            )
+        )
+
+    async def _ask_server(self, account: Account, database: str, password: str) -> None:
+        check = self._reception.check_password
+        try:
+            accepted = check is not None and await check(account, database, password)
+        except Fault as fault:
+            self._entrance.fail(fault)
+        else:
+            self._entrance.checked(accepted)
+
+    async def _cancel(self, request: CancelRequest) -> None:
+        """The client waits for the connection to be closed: only then the request has been dealt with."""
+        self._timer.cancel()
+        try:
+            async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                await self._reception.cancel(request)
+        except (TimeoutError, Fault) as error:
+            log.info("cancel failed pid=%s reason=%s", request.pid, error)
+        finally:
+            self._transport.close()
+
+
+def _nobody(_: LoginResult) -> None:
+    """Where a result goes when the client left before it."""
+
+

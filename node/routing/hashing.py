@@ -1,7 +1,10 @@
+# cython: annotation_typing=False
 """The hash of PostgreSQL's `PARTITION BY HASH` on one column, and the sha1 hasher. Compiled; see hashing.pxd.
 
 Bob Jenkins' lookup3 (public domain, 2006) with a 64-bit seed, as PostgreSQL documents it for its extended hash
 functions; `satisfies_hash_partition` is the oracle. Results are unsigned 64-bit; the shard is `result % shards`.
+
+The seed is HASH_PARTITION_SEED, 0x7A5B22367996DCFD; `plus` is what combining a hash into 0 adds.
 
 Every step is masked to 32 bits, so that the interpreted and the compiled build compute the same: C wraps at 64 bits,
 Python does not wrap at all.
@@ -10,9 +13,6 @@ Python does not wrap at all.
 from __future__ import annotations
 
 import hashlib
-
-SEED = 0x7A5B22367996DCFD  # HASH_PARTITION_SEED
-COMBINE = 0x49A0F4DD15E5A8E3  # what combining a hash into 0 adds
 
 
 def bigint(v: int) -> int:
@@ -28,8 +28,10 @@ def varchar(raw: bytes) -> int:
     d = raw
     n = len(raw)
     i = 0
-    m = 0xFFFFFFFF
-    a = b = c = (0x9E3779B9 + n + 3923095) & m
+    m = 0xFFFFFFFF  # typed locals: Cython takes wider constants for Python objects
+    golden = 0x9E3779B9
+    plus = 0x49A0F4DD15E5A8E3
+    a = b = c = (golden + n + 3923095) & m
     a = (a + 0x7A5B2236) & m
     b = (b + 0x7996DCFD) & m
     while True:
@@ -70,7 +72,7 @@ def varchar(raw: bytes) -> int:
     a = ((a ^ c) - (((c << 4) | (c >> 28)) & m)) & m
     b = ((b ^ a) - (((a << 14) | (a >> 18)) & m)) & m
     c = ((c ^ b) - (((b << 24) | (b >> 8)) & m)) & m
-    return (((b << 32) | c) + 0x49A0F4DD15E5A8E3) & 0xFFFFFFFFFFFFFFFF
+    return (((b << 32) | c) + plus) & (m * 0x100000001)
 
 
 def uuid(raw16: bytes) -> int:

@@ -1,0 +1,586 @@
+# cython: annotation_typing=False
+"""One walk over SQL text by PostgreSQL's lexical rules (documentation chapter "Lexical Structure"). Compiled.
+
+The walk yields a *shape*: the text with comments removed, white space collapsed, unquoted names folded, final
+semicolons dropped and literals replaced by one byte that tells their kind. Texts of one shape have one parse tree but
+for the values of those literals, so everything learned from a parse is kept per shape.
+
+A literal stays in the shape wherever its value means more than a value:
+* numbers in ORDER BY, GROUP BY and DISTINCT ON are ordinals of output columns;
+* everything in statements other than SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, WITH (SET, DDL, COPY ...);
+* what follows a call of set_config, since its first argument decides what must be restored later;
+* bit strings and U& strings, too rare to be worth a rule.
+
+Text that PostgreSQL's scanner would reject (unterminated quotes, stray control bytes, junk after a number) has itself,
+after a zero byte, as shape: nothing is concluded from it.
+
+The text is in an encoding in which no byte of a multibyte character is ASCII (UTF-8, EUC, LATIN ...). SJIS, BIG5, GBK,
+GB18030, UHC and JOHAB as client_encoding are not: their texts must not be lexed.
+"""
+
+from __future__ import annotations
+
+import re
+
+from node.routing.literals import string_value
+
+BACKSLASH = 1  # standard_conforming_strings is off: \ escapes in every '...'
+ORACLE = 2  # IvorySQL's Oracle mode: q'[...]' quotes, anonymous blocks
+
+INTEGER = _INTEGER = 1
+NUMERIC = _NUMERIC = 2
+STRING = _STRING = 3
+
+# Character classes. Those below 4 may continue a name.
+WORD, DIGIT, DOLLAR = 1, 2, 3
+SPACE, QUOTE, DOUBLE, MINUS, SLASH, SEMICOLON, OPEN, CLOSE, DOT, OPERATOR, STRANGE = (
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+    12,
+    13,
+    14,
+)
+
+
+def _classes() -> bytes:
+    table = bytearray([STRANGE]) * 256
+    for chars, number in (
+        (b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_", WORD),
+        (bytes(range(128, 256)), WORD),
+        (b"0123456789", DIGIT),
+        (b"$", DOLLAR),
+        (b" \t\n\r\f\v", SPACE),
+        (b"'", QUOTE),
+        (b'"', DOUBLE),
+        (b"-", MINUS),
+        (b"/", SLASH),
+        (b";", SEMICOLON),
+        (b"(", OPEN),
+        (b")", CLOSE),
+        (b".", DOT),
+        (b",[]:+*<>=~!@#%^&|`?", OPERATOR),
+    ):
+        for char in chars:
+            table[char] = number
+    return bytes(table)
+
+
+def _code(word: bytes) -> int:
+    """The last seven letters of a folded name as a number: names are compared as numbers in the loop."""
+    return int.from_bytes(word, "big") & 0xFFFFFFFFFFFFFF
+
+
+_CLASS = _classes()
+_FOLD = bytes(c + 32 if 65 <= c <= 90 else c for c in range(256))
+
+_BLOCK = re.compile(
+    rb"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:"
+    rb"BEGIN\b(?!\s*(?:;|$|WORK\b|TRANSACTION\b|ISOLATION\b|READ\b|NOT\b|DEFERRABLE\b))"
+    rb"|DECLARE\b(?!\s+\S+\s+(?:BINARY|INSENSITIVE|ASENSITIVE|NO|SCROLL|CURSOR)\b)"
+    rb"|CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:NON)?EDITIONABLE\s+)?"
+    rb"(?:FUNCTION|PROCEDURE|PACKAGE|TRIGGER|TYPE\s+BODY)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_SELECT, _INSERT, _UPDATE, _DELETE = _code(b"select"), _code(b"insert"), _code(b"update"), _code(b"delete")
+_VALUES, _WITH, _MERGE, _CREATE = _code(b"values"), _code(b"with"), _code(b"merge"), _code(b"create")
+_BY, _ON, _DISTINCT, _LIMIT, _OFFSET = _code(b"by"), _code(b"on"), _code(b"distinct"), _code(b"limit"), _code(b"offset")
+_FETCH, _HAVING, _UNION, _EXCEPT = _code(b"fetch"), _code(b"having"), _code(b"union"), _code(b"except")
+_INTERSECT, _SET_CONFIG = _code(b"intersect"), _code(b"set_config")
+_FUNCTION, _PROCEDURE = _code(b"function"), _code(b"procedure")
+_BEGIN, _ATOMIC, _CASE, _END = _code(b"begin"), _code(b"atomic"), _code(b"case"), _code(b"end")
+
+
+class Lexed:
+    """What one walk found. `marks`: kind, start, end per replaced literal, flat; `cuts`: ends of statements;
+    `comments`: start, end, flat; `trace`: kind letter and span of each token, when asked for."""
+
+    sql: bytes
+    shape: bytes
+    first: bytes
+    statements: int
+    flags: int
+    broken: bool
+    marks: list[int]
+    cuts: list[int]
+    comments: list[int]
+    trace: list[int]
+
+    def literal_count(self) -> int:
+        return len(self.marks) // 3
+
+    def literal_kind(self, i: int) -> int:
+        return self.marks[3 * i]
+
+    def literal_text(self, i: int) -> bytes:
+        """The literal as written, quotes included."""
+        return self.sql[self.marks[3 * i + 1] : self.marks[3 * i + 2]]
+
+    def literal_value(self, i: int) -> bytes:
+        """The value: a number as written, a string without quotes and escapes. ValueError on a bad escape."""
+        text = self.literal_text(i)
+        return string_value(text, self.flags & BACKSLASH != 0) if self.marks[3 * i] == STRING else text
+
+    @property
+    def literals(self) -> list[tuple[int, int, int]]:
+        """(kind, start, end) of each replaced literal."""
+        marks = self.marks
+        return [(marks[k], marks[k + 1], marks[k + 2]) for k in range(0, len(marks), 3)]
+
+    def spans(self) -> list[tuple[int, int, int]]:
+        """(start, end, ordinal of the first literal) of each statement."""
+        found = []
+        start = 0
+        ordinal = 0
+        for end in self.cuts:
+            found.append((start, end, ordinal))
+            ordinal += sum(1 for k in range(1, len(self.marks), 3) if start <= self.marks[k] < end)
+            start = end + 1
+        return found
+
+    def comment_texts(self) -> list[bytes]:
+        """Each comment, delimiters included, in order."""
+        spans = self.comments
+        return [self.sql[spans[k] : spans[k + 1]] for k in range(0, len(spans), 2)]
+
+
+def lex(sql: bytes, flags: int = 0) -> Lexed:
+    """Walks the text once. Never raises on any bytes."""
+    if flags & 2:
+        return _walk(sql, flags, False, _BLOCK.match(sql) is not None)
+    return _walk(sql, flags, False, False)
+
+
+def trace(sql: bytes, flags: int = 0) -> list[tuple[str, int, int]]:
+    """The tokens other than operators and punctuation, for tests and for curious people."""
+    flat = _walk(sql, flags, True, False).trace
+    return [(chr(flat[k]), flat[k + 1], flat[k + 2]) for k in range(0, len(flat), 3)]
+
+
+def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
+    d = sql
+    n = len(sql)
+    t = _CLASS
+    fold = _FOLD
+    mask = 0xFFFFFFFFFFFFFF
+    buffer = bytearray(n + 8)
+    o = buffer
+    marks: list[int] = []
+    cuts: list[int] = []
+    comments: list[int] = []
+    tokens: list[int] = []
+    i = k = depth = statements = first_start = first_end = 0
+    previous = code = 0
+    routine = atomic = 0
+    gap = cut = broken = False
+    fresh = True  # no token of the current statement was seen
+    keep = True  # literals stay in the shape
+    ordinals = -1  # numbers stay while the depth is not below this
+    while i < n:
+        c = d[i]
+        kind = t[c]
+        if kind == SPACE:
+            i += 1
+            gap = True
+            continue
+        start = i
+        if kind == MINUS and i + 1 < n and d[i + 1] == 45:
+            while i < n and d[i] != 10 and d[i] != 13:
+                i += 1
+            gap = True
+            comments.append(start)
+            comments.append(i)
+            if tracing:
+                tokens += [99, start, i]  # c
+            continue
+        if kind == SLASH and i + 1 < n and d[i + 1] == 42:
+            i = _comment_end(sql, i + 2)
+            if i > n:
+                broken = True
+                break
+            gap = True
+            comments.append(start)
+            comments.append(i)
+            if tracing:
+                tokens += [99, start, i]
+            continue
+        if kind == SEMICOLON and depth == 0 and atomic == 0 and not block:
+            if not fresh:
+                cuts.append(i)
+                fresh = True
+                keep = True
+                cut = True
+                ordinals = -1
+                previous = routine = 0
+            i += 1
+            gap = False
+            continue
+        # A token follows: what separates it from the one before goes into the shape first.
+        if cut:
+            o[k] = 59
+            k += 1
+            cut = False
+        elif gap and k > 0:
+            o[k] = 32
+            k += 1
+        gap = False
+        if fresh:
+            fresh = False
+            statements += 1
+            if kind == OPEN:
+                keep = False
+        if kind == WORD:
+            if i + 1 < n and t[d[i + 1]] == QUOTE:
+                # A prefixed string. n'...' is the word nchar and a plain string, so it needs no case here.
+                low = c | 32
+                if low == 101:  # e
+                    i = _string_end(sql, i + 2, 1)
+                    if i > n:
+                        broken = True
+                        break
+                    if tracing:
+                        tokens += [115, start, i]  # s
+                    if keep:
+                        o[k : k + i - start] = d[start:i]
+                        k += i - start
+                    else:
+                        o[k] = _STRING
+                        k += 1
+                        marks.append(_STRING)
+                        marks.append(start)
+                        marks.append(i)
+                    continue
+                if low == 98 or low == 120:  # b, x
+                    i = _string_end(sql, i + 2, 2)
+                    if i > n:
+                        broken = True
+                        break
+                    if tracing:
+                        tokens += [98, start, i]  # b
+                    o[k : k + i - start] = d[start:i]
+                    k += i - start
+                    continue
+                if low == 113 and flags & 2:  # q'[...]'
+                    i = _oracle_end(sql, i + 2)
+                    if i > n:
+                        broken = True
+                        break
+                    o[k : k + i - start] = d[start:i]
+                    k += i - start
+                    continue
+            if (c | 32) == 117 and i + 2 < n and d[i + 1] == 38 and (d[i + 2] == 39 or d[i + 2] == 34):  # U&
+                i = _string_end(sql, i + 3, 0) if d[i + 2] == 39 else _name_end(sql, i + 3)
+                if i > n or (i - start == 4 and d[start + 2] == 34):
+                    broken = True
+                    break
+                if tracing:
+                    tokens += [115 if d[start + 2] == 39 else 105, start, i]
+                o[k : k + i - start] = d[start:i]
+                k += i - start
+                keep = True
+                continue
+            code = 0
+            while i < n and t[d[i]] < 4:
+                c = fold[d[i]]
+                o[k] = c
+                code = ((code << 8) | c) & mask
+                k += 1
+                i += 1
+            size = i - start
+            if tracing:
+                tokens += [119, start, i]  # w
+            if first_end == 0 and statements == 1:
+                first_start = start
+                first_end = i
+            if previous == 0:
+                # The statement's first word decides whether its literals are values.
+                previous = 1
+                if (
+                    (size == 6 and code in (_SELECT, _INSERT, _UPDATE, _DELETE, _VALUES))
+                    or (size == 4 and code == _WITH)
+                    or (size == 5 and code == _MERGE)
+                ):
+                    keep = False
+                elif size == 6 and code == _CREATE:
+                    routine = 1
+            elif routine:
+                if (size == 8 and code == _FUNCTION) or (size == 9 and code == _PROCEDURE):
+                    routine = 2
+                elif routine == 2 and size == 6 and code == _ATOMIC and previous == _BEGIN:
+                    atomic = 1
+                elif atomic and size == 4 and code == _CASE:
+                    atomic += 1
+                elif atomic and size == 3 and code == _END:
+                    atomic -= 1
+                previous = code
+            elif not keep:
+                if size == 2:
+                    if code == _BY:
+                        if ordinals < 0:
+                            ordinals = depth
+                    elif code == _ON and previous == _DISTINCT and ordinals < 0:
+                        ordinals = depth + 1
+                elif ordinals == depth and (
+                    (size == 5 and code in (_LIMIT, _FETCH, _UNION))
+                    or (size == 6 and code in (_OFFSET, _HAVING, _EXCEPT))
+                    or (size == 9 and code == _INTERSECT)
+                ):
+                    ordinals = -1
+                elif size == 10 and code == _SET_CONFIG:
+                    keep = True
+                previous = code
+            continue
+        if kind == QUOTE:
+            i = _string_end(sql, i + 1, flags & 1)
+            if i > n:
+                broken = True
+                break
+            if tracing:
+                tokens += [115, start, i]
+            if keep:
+                o[k : k + i - start] = d[start:i]
+                k += i - start
+            else:
+                o[k] = _STRING
+                k += 1
+                marks.append(_STRING)
+                marks.append(start)
+                marks.append(i)
+            continue
+        if kind == DIGIT or (kind == DOT and i + 1 < n and t[d[i + 1]] == DIGIT):
+            i = _number_end(sql, i)
+            if i < 0:
+                i = -i
+                size = _NUMERIC
+            else:
+                size = _INTEGER
+            if i < n and (t[d[i]] == WORD or (t[d[i]] == DOLLAR and b"_" in sql[start:i])):
+                broken = True
+                break
+            if tracing:
+                tokens += [110, start, i]  # n
+            if keep or ordinals >= 0:
+                o[k : k + i - start] = d[start:i]
+                k += i - start
+            else:
+                o[k] = size
+                k += 1
+                marks.append(size)
+                marks.append(start)
+                marks.append(i)
+            continue
+        if kind == DOUBLE:
+            i = _name_end(sql, i + 1)
+            if i > n or i - start == 2:
+                broken = True
+                break
+            if tracing:
+                tokens += [105, start, i]  # i
+            if i - start == 12 and d[start:i] == b'"set_config"':
+                keep = True
+            o[k : k + i - start] = d[start:i]
+            k += i - start
+            if previous == 0:
+                previous = 1
+            continue
+        if kind == DOLLAR:
+            i += 1
+            if i < n and t[d[i]] == DIGIT:
+                while i < n and t[d[i]] == DIGIT:
+                    i += 1
+                if i < n and t[d[i]] == WORD:
+                    broken = True
+                    break
+                if tracing:
+                    tokens += [112, start, i]  # p
+                o[k : k + i - start] = d[start:i]
+                k += i - start
+                continue
+            while i < n and t[d[i]] < 3:
+                i += 1
+            if i >= n or t[d[i]] != DOLLAR:
+                broken = True
+                break
+            tag = sql[start : i + 1]
+            i = sql.find(tag, i + 1)
+            if i < 0:
+                broken = True
+                break
+            i += len(tag)
+            if tracing:
+                tokens += [115, start, i]
+            if keep:
+                o[k : k + i - start] = d[start:i]
+                k += i - start
+            else:
+                o[k] = _STRING
+                k += 1
+                marks.append(_STRING)
+                marks.append(start)
+                marks.append(i)
+            continue
+        if kind == STRANGE:
+            broken = True
+            break
+        if kind == DOT and i + 1 < n and d[i + 1] == 46:  # .. is one token, and ..1 no fraction
+            o[k] = c
+            k += 1
+            i += 1
+        elif kind == OPEN:
+            depth += 1
+        elif kind == CLOSE:
+            if depth > 0:
+                depth -= 1
+            if depth < ordinals:
+                ordinals = -1
+        o[k] = c
+        k += 1
+        i += 1
+    found = Lexed.__new__(Lexed)
+    found.sql = sql
+    found.flags = flags
+    found.comments = comments
+    found.trace = tokens
+    if broken:
+        found.shape = b"\0" + sql
+        found.first = sql[first_start:first_end].upper()
+        found.statements = 1
+        found.broken = True
+        found.marks = []
+        found.cuts = [n]
+        return found
+    if not fresh:
+        cuts.append(n)
+    found.shape = bytes(o[:k])
+    found.first = b"BLOCK" if block else sql[first_start:first_end].upper()
+    found.statements = statements
+    found.broken = False
+    found.marks = marks
+    found.cuts = cuts
+    return found
+
+
+def _string_end(sql: bytes, i: int, mode: int) -> int:
+    """Behind the closing quote, continuation lines included; beyond the text if there is none. `i`: inside.
+
+    mode 0: '' is a quote. 1: so is \\'. 2: bit strings, in which '' ends one string and starts another.
+    """
+    d = sql
+    n = len(sql)
+    while True:
+        while i < n and d[i] != 39:
+            i += 2 if mode == 1 and d[i] == 92 else 1
+        if i >= n:
+            return n + 1
+        i += 1
+        if mode != 2 and i < n and d[i] == 39:
+            i += 1
+            continue
+        # 'a' <white space with a line break> 'b' is one literal; -- comments may stand in between, /* */ may not.
+        j = i
+        broke = False
+        while j < n:
+            if d[j] == 10 or d[j] == 13:
+                broke = True
+                j += 1
+            elif d[j] == 32 or d[j] == 9 or d[j] == 12 or d[j] == 11:
+                j += 1
+            elif d[j] == 45 and j + 1 < n and d[j + 1] == 45:
+                while j < n and d[j] != 10 and d[j] != 13:
+                    j += 1
+            else:
+                break
+        if not broke or j >= n or d[j] != 39:
+            return i
+        i = j + 1
+
+
+def _name_end(sql: bytes, i: int) -> int:
+    d = sql
+    n = len(sql)
+    while i < n:
+        if d[i] == 34:
+            if i + 1 < n and d[i + 1] == 34:
+                i += 1
+            else:
+                return i + 1
+        i += 1
+    return n + 1
+
+
+def _comment_end(sql: bytes, i: int) -> int:
+    """Comments nest."""
+    d = sql
+    n = len(sql)
+    depth = 1
+    while i + 1 < n:
+        if d[i] == 42 and d[i + 1] == 47:
+            depth -= 1
+            i += 2
+            if depth == 0:
+                return i
+        elif d[i] == 47 and d[i + 1] == 42:
+            depth += 1
+            i += 2
+        else:
+            i += 1
+    return n + 1
+
+
+def _oracle_end(sql: bytes, i: int) -> int:
+    """q'[it's]': the delimiter after the quote, its mirror image and a quote end it."""
+    if i >= len(sql):
+        return len(sql) + 1
+    closing = {91: 93, 123: 125, 40: 41, 60: 62}.get(sql[i], sql[i])
+    end = sql.find(bytes((closing, 39)), i + 1)
+    return len(sql) + 1 if end < 0 else end + 2
+
+
+def _digits_end(sql: bytes, i: int, base: int) -> int:
+    """Behind a run of digits in which single underscores may stand between digits."""
+    d = sql
+    n = len(sql)
+    while i < n:
+        j = i + 1 if d[i] == 95 else i
+        if j >= n:
+            break
+        c = d[j]
+        if c < 48 or (c > 57 and base != 16) or (base < 10 and c >= 48 + base):
+            break
+        if c > 57 and not (65 <= c <= 70 or 97 <= c <= 102):
+            break
+        i = j + 1
+    return i
+
+
+def _number_end(sql: bytes, i: int) -> int:
+    """Behind the number; negative if it is not an integer."""
+    d = sql
+    n = len(sql)
+    if d[i] == 48 and i + 2 < n:
+        low = d[i + 1] | 32
+        base = 16 if low == 120 else 8 if low == 111 else 2 if low == 98 else 0
+        if base:
+            j = _digits_end(sql, i + 2, base)
+            if j > i + 2:
+                return j
+    numeric = False
+    if d[i] != 46:
+        i = _digits_end(sql, i, 10)
+    if i < n and d[i] == 46 and not (i + 1 < n and d[i + 1] == 46):
+        numeric = True
+        i += 1
+        if i < n and 48 <= d[i] <= 57:
+            i = _digits_end(sql, i, 10)
+    if i + 1 < n and (d[i] | 32) == 101:
+        j = i + 2 if (d[i + 1] == 43 or d[i + 1] == 45) and i + 2 < n else i + 1
+        if 48 <= d[j] <= 57:
+            numeric = True
+            i = _digits_end(sql, j, 10)
+    return -i if numeric else i

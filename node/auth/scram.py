@@ -41,7 +41,7 @@ BINDING = b"tls-server-end-point"
 
 DEFAULT_ITERATIONS = 4096  # PostgreSQL's scram_iterations
 SALT_BYTES = 16
-NONCE_BYTES = 18  # as PostgreSQL; 24 characters in base64
+NONCE_BYTES = 18  # of randomness, as PostgreSQL; 24 characters in base64
 KEY_BYTES = 32
 # A server may ask for as much work as it likes; a million rounds is half a second and above every recommendation.
 ITERATIONS_LIMIT = 1_000_000
@@ -70,6 +70,11 @@ def _base64(text: bytes, *, length: int | None = None) -> bytes | None:
     except (Base64Error, ValueError):
         return None
     return raw if length is None or len(raw) == length else None
+
+
+def nonce_of(token: bytes) -> bytes:
+    """A nonce as it stands in messages: printable, no comma."""
+    return b64encode(token)
 
 
 class Keys(NamedTuple):
@@ -174,7 +179,7 @@ class ScramServer:
     """Authenticates one client. For an unknown user the caller passes made-up keys: the conversation is the same.
 
     `keys` is called once, when the client's proof is there; every key it yields is tried, always all of them.
-    `binding` is the hash of our certificate when the client came over TLS and it can be bound, else None.
+    `nonce` comes from `nonce_of`. `binding` is the hash of our certificate when the client came over TLS and it can be bound, else None.
     """
 
     limit_bytes = SASL_LIMIT_BYTES
@@ -192,7 +197,7 @@ class ScramServer:
         self._user = user
         self._keys = keys
         self._challenge = b",s=" + b64encode(salt) + b",i=%d" % iterations
-        self._nonce = b64encode(nonce)
+        self._nonce = nonce
         self._binding = binding
         self._mechanism = b""
         self._gs2 = b""
@@ -329,7 +334,7 @@ class ScramClient:
             raise ServerFault(f"server offers no SASL mechanism that we know: {shown}", sqlstate="28000")
         self._password = password
         self._bound = self._gs2 + (binding if binding is not None and self.mechanism == SCRAM_PLUS else b"")
-        self._nonce = b64encode(nonce)
+        self._nonce = nonce
         self._first = b"n=,r=" + self._nonce
         self._cache = cache
         self._server_first = b""

@@ -27,6 +27,7 @@ from node.auth.scram import (
     Keys,
     ScramServer,
     ScramVerifier,
+    nonce_of,
 )
 
 
@@ -105,9 +106,8 @@ class Authenticator:
             # Nobody can make a proof for a stored key that is not a hash of anything known.
             return known or [Keys(self._token(32), self._token(32))]
 
-        return ScramServer(
-            user, keys, salt=salt, iterations=iterations, nonce=self._token(NONCE_BYTES), binding=binding
-        )
+        nonce = nonce_of(self._token(NONCE_BYTES))
+        return ScramServer(user, keys, salt=salt, iterations=iterations, nonce=nonce, binding=binding)
 
     def _parameters(self, user: str, verifier: ScramVerifier | None) -> tuple[bytes, int]:
         if verifier is not None:

@@ -15,9 +15,10 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from node.tcp import TcpOptions
 
 # Connections the kernel completes for us while the loop is busy; more than that and SYNs are dropped, so a storm of
 # reconnecting clients needs room. The kernel caps it (net.core.somaxconn).
@@ -28,37 +29,6 @@ UNIX_PATH_LIMIT_BYTES = 104
 
 class ListenFault(OSError):
     """An address that cannot be listened on; the text names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TcpOptions:
-    """The [tcp] table. None leaves the system's default."""
-
-    keepalive: bool = True
-    time_s: int | None = None  # idle time before the first probe
-    interval_s: int | None = None
-    retries: int | None = None
-    user_timeout_ms: int | None = None  # unacknowledged data for longer than this ends the connection (Linux)
-    congestion_control: str | None = None  # Linux
-
-    def apply(self, connection: socket.socket) -> None:
-        """Raises OSError when the system refuses a value; options it does not have are left out."""
-        for level, name, value in self._options():
-            number = getattr(socket, name, None)
-            if number is not None and value is not None:
-                connection.setsockopt(level, number, value)
-        if self.congestion_control is not None and hasattr(socket, "TCP_CONGESTION"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, self.congestion_control.encode())
-
-    def _options(self) -> Iterator[tuple[int, str, int | None]]:
-        yield socket.IPPROTO_TCP, "TCP_NODELAY", 1
-        yield socket.SOL_SOCKET, "SO_KEEPALIVE", int(self.keepalive)
-        if self.keepalive:
-            idle = "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"  # macOS has its own name
-            yield socket.IPPROTO_TCP, idle, self.time_s
-            yield socket.IPPROTO_TCP, "TCP_KEEPINTVL", self.interval_s
-            yield socket.IPPROTO_TCP, "TCP_KEEPCNT", self.retries
-        yield socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", self.user_timeout_ms
 
 
 class Listener:

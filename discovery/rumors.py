@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+PER_PACKET_LIMIT = 60
+
 
 def transmit_limit(multiplier: int, members: int) -> int:
     return multiplier * math.ceil(math.log10(members + 1))
@@ -62,6 +64,8 @@ class RumorQueue(Generic[T]):
         limit = transmit_limit(self._multiplier, members)
         taken: list[T] = []
         for item in sorted(self._items.values(), key=lambda item: item.order):
+            if len(taken) >= PER_PACKET_LIMIT:
+                break
             if item.size_bytes > budget_bytes:
                 continue  # a smaller one may still fit
             budget_bytes -= item.size_bytes

@@ -99,7 +99,7 @@ class DiscoverySettings:
     join_interval_s: float = 1.0
     """While nobody is known, seeds are tried this often."""
     source_rate_per_s: float = 500.0
-    """Datagrams taken from one source per second; above it they are dropped unread. Twice that may come in one burst."""
+    """Datagrams taken from one source per second, the rest is dropped unread. Twice that may come in one burst."""
     sources_limit: int = 4096
     """Sources counted at a time."""
     exchange_timeout_s: float = 10.0

@@ -38,6 +38,12 @@ from discovery.suspicion import Suspicion, expected_confirmations, minimum_timeo
 INCARNATION_JUMP = 2**20  # a larger step is a lie: an owner could never refute the largest number there is
 
 
+def changing_facts(member: Member) -> News:
+    """The part of a record that spreads without raising the incarnation."""
+    facts = (member.stamp, member.clients, member.version, member.digest)
+    return News(member.node, member.boot, member.incarnation, *facts)
+
+
 @dataclass(slots=True)
 class Row:
     """One other member. `heard` is when we last had evidence of its own; `suspicion` only while SUSPECT."""
@@ -115,10 +121,6 @@ class Table:
                 subject = rumor.node
         self.queue.add(subject, rumor, rumor_size_bytes(rumor))
 
-    def news_of_me(self) -> News:
-        me = self.me
-        return News(me.node, me.boot, me.incarnation, me.stamp, me.clients, me.version, me.digest)
-
     # -- rules ------------------------------------------------------------------------------------------------------
 
     def hear(self, rumor: Rumor, now: float) -> list[Effect]:
@@ -147,8 +149,7 @@ class Table:
             return []
         if member.order <= known.order:
             if member.order == known.order:
-                facts = News(*(getattr(member, name) for name in News.__slots__))
-                return self.news(facts, now)
+                return self.news(changing_facts(member), now)
             return []
         before = row.state
         rebooted = member.boot != known.boot
@@ -167,13 +168,12 @@ class Table:
         row = self._accused(node, incarnation)
         if row is None or not row.state.reachable:
             return []
-        if row.suspicion is not None and incarnation == row.member.incarnation:
+        if row.suspicion is not None:
             if row.suspicion.confirm(accuser):
                 self.tell(Suspect(node, incarnation, accuser))
             return []
         size = self.size
         least = minimum_timeout_s(self._settings.suspicion_multiplier, size, self._settings.probe_interval_s)
-        row.member = replace(row.member, incarnation=incarnation)
         row.suspicion = Suspicion(
             accuser,
             now,
@@ -190,7 +190,6 @@ class Table:
         row = self._accused(node, incarnation)
         if row is None or not row.state.reachable:
             return []
-        row.member = replace(row.member, incarnation=incarnation)
         row.suspicion = None
         self.tell(Dead(node, incarnation, accuser))
         return self._turn(row, State.DEAD, now, f"declared dead by {accuser}")
@@ -201,7 +200,6 @@ class Table:
         row = self._accused(node, incarnation)
         if row is None or row.state is State.LEFT:
             return []
-        row.member = replace(row.member, incarnation=incarnation)
         row.suspicion = None
         self.tell(Left(node, incarnation, teller))
         return self._turn(row, State.LEFT, now, "left" if teller == node else f"evicted by {teller}")
@@ -232,7 +230,8 @@ class Table:
                     effects += self.alive(member, now)
             elif state is State.LEFT:
                 if known is not None:  # a stranger that left is nobody
-                    effects += self.left(member.node, member.incarnation, exchange.member.node, now)
+                    effects += self.alive(member, now)
+                    effects += self.left(member.node, member.incarnation, member.node, now)
             elif known is None and state is State.DEAD:
                 effects += self._meet(member, State.DEAD, now, f"declared dead by {exchange.member.node}")
             else:
@@ -283,14 +282,11 @@ class Table:
         return [MemberChanged(row.member.node, before, state, reason)]
 
     def _accused(self, node: str, incarnation: int) -> Row | None:
-        """The row an accusation is about, unless it is old or absurd."""
+        """The row an accusation is about. One about an incarnation that we have not seen waits until we have: its
+        record may be of another boot, and taking only the number would make a member that never was.
+        """
         row = self.rows.get(node)
-        if row is None or incarnation < row.member.incarnation:
-            return None
-        if incarnation > row.member.incarnation + INCARNATION_JUMP:
-            self.refused += 1
-            return None
-        return row
+        return row if row is not None and incarnation == row.member.incarnation else None
 
     def _refute(self, incarnation: int) -> list[Effect]:
         """Somebody doubts us: say that we live, with a number that beats the accusation."""

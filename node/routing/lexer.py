@@ -360,7 +360,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                 size = _NUMERIC
             else:
                 size = _INTEGER
-            if i < n and (t[d[i]] == WORD or (t[d[i]] == DOLLAR and b"_" in sql[start:i])):
+            if i < n and (t[d[i]] == WORD or (t[d[i]] == DOLLAR and not sql[start:i].replace(b".", b"").isdigit())):
                 broken = True
                 break
             if tracing:

@@ -90,13 +90,9 @@ class Aggregate:
 class MergeProgram:
     """How rows of several shards become the client's rows.
 
-    `sql` goes to each shard by the extended protocol (empty: the client's own text). A shard's row is: the client's
-    columns, the same columns once more in binary if `twins`, then `hidden` columns in binary. How many the client's
-    are is known only from the RowDescription, because of `*`: (all - hidden) / (2 if twins else 1).
-    Columns are therefore numbered: n >= 0 is the client's n-th (compared through its twin), n < 0 counts from the end
-    of the row. `group` None: rows are not grouped; empty: one group of everything. `distinct` None: all rows;
-    empty: rows must differ in any of the client's columns; else DISTINCT ON those columns.
-    `limit` None: all rows; both numbers are applied to the merged rows (the shards' own are in `sql`).
+    `sql` goes to each shard by the extended protocol (empty: the client's own text, its own parameters). The last
+    `hidden` columns a shard returns are not the client's; with `twins` the client's columns come twice, the second
+    time in binary, for comparing. Column numbers below 0 count from the end of the row.
     """
 
     sql: str = ""

@@ -1,0 +1,637 @@
+"""Which road a SELECT over several shards takes, and the SQL its shards get. Pure; cached per text by the caller.
+
+`analyse` decides everything that does not depend on parameter values; `program` adds LIMIT and OFFSET.
+
+* Rows are *final* when each shard's rows are rows of the answer: nothing is aggregated, or GROUP BY, DISTINCT and
+  every PARTITION BY contain the sharding key of a table whose rows the join preserves. Then only order, duplicates
+  and the cut are left to do.
+* Otherwise aggregates are *decomposed*: each becomes hidden partial columns, the visible column stays what the client
+  wrote, so that its name, type and modifier are PostgreSQL's own.
+
+Whatever is not provably one of the two is refused (0A000) and named. The generated text is parsed again and compared
+with the tree it came from: a deparser that loses something must not change an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pglast import ast, enums, parse_sql
+from pglast.stream import RawStream
+
+from node.errors import Bug, ClientFault, refused
+from node.routing.outcome import Aggregate, MergeProgram, Refusal, Road, SortKey, Values
+from node.routing.select_bounds import BIGINT_MAX, Bound, bound, resolve
+from node.routing.select_names import (
+    BYTEWISE_COLLATIONS,
+    CLOCKS,
+    HARMLESS,
+    MERGED,
+    OTHER_AGGREGATES,
+    PER_SERVER,
+    SPREADS,
+    SYSTEM_COLUMNS,
+    VOLATILE,
+)
+from node.routing.select_sources import From, Placement, Source, analyse_from, reads_sharded, walk
+
+
+class Knowledge(Protocol):
+    """What `analyse` asks of the catalog. None: not known."""
+
+    def columns_of(self, schema: str | None, table: str) -> Sequence[str] | None: ...
+    def is_bytewise(self, schema: str | None, table: str, column: str) -> bool | None: ...
+    def is_nondeterministic(self, schema: str | None, table: str, column: str) -> bool | None: ...
+    def is_aggregate(self, function: str) -> bool | None: ...
+    def volatility(self, function: str) -> str | None:
+        """`i`, `s` or `v`; the most volatile of the functions with that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectFacts:
+    """Everything about a SELECT but the values of its parameters. `template` misses only limit, offset and LIMIT."""
+
+    road: Road
+    template: MergeProgram
+    limit: Bound
+    offset: Bound
+    push_limit: bool
+    reasons: tuple[str, ...] = ()
+
+
+def analyse(select: ast.SelectStmt, placement: Placement, knowledge: Knowledge) -> SelectFacts | Refusal:
+    """`select` must be routed to several shards; joins between its sharded tables are on the key. Never raises."""
+    try:
+        return _Analysis(select, placement, knowledge).facts()
+    except ClientFault as fault:
+        return Refusal(fault)
+    except RecursionError:
+        return Refusal(ClientFault("stack depth limit exceeded", sqlstate="54001"))
+
+
+def program(facts: SelectFacts, values: Values) -> MergeProgram | Refusal:
+    """The program for these parameters; with unbound parameters LIMIT and OFFSET are left out."""
+    try:
+        limit, offset = resolve(facts.limit, facts.offset, values)
+    except ClientFault as fault:
+        return Refusal(fault)
+    template = facts.template
+    sql = template.sql
+    if sql and facts.push_limit and limit is not None and limit + offset <= BIGINT_MAX:
+        sql = f"{sql} LIMIT {limit + offset}"
+    return MergeProgram(
+        sql=sql,
+        parameters=template.parameters,
+        hidden=template.hidden,
+        twins=template.twins,
+        sort=template.sort,
+        group=template.group,
+        aggregates=template.aggregates,
+        distinct=template.distinct,
+        limit=limit,
+        offset=offset,
+    )
+
+
+def _changed(node: Any, **changes: object) -> Any:
+    """A copy of a tree node with some fields replaced; trees are shared and never written to."""
+    return type(node)(**{name: changes.get(name, getattr(node, name)) for name in type(node).__slots__})
+
+
+@dataclass
+class _Analysis:
+    select: ast.SelectStmt
+    placement: Placement
+    knowledge: Knowledge
+    hidden: list[ast.Node] = field(default_factory=list)
+    aggregates: list[tuple[int, Aggregate]] = field(default_factory=list)  # output ≥ 0 visible; else -1 - hidden
+    reasons: list[str] = field(default_factory=list)
+    found: From = From((), False)
+    twins: bool = False
+
+    # --- the decision ------------------------------------------------------------------------------------------
+
+    def facts(self) -> SelectFacts:
+        select = self.select
+        self._refuse_constructs()
+        self.found = analyse_from(select.fromClause, self.placement)
+        self._refuse_functions()
+        offset, limit = bound(select.limitOffset, "OFFSET"), bound(select.limitCount, "LIMIT")
+        cut = select.limitCount is not None or select.limitOffset is not None
+        if cut and select.lockingClause:
+            raise refused("a row lock with LIMIT or OFFSET", detail="shards would lock rows that are not returned")
+        if self._aggregated() and not self._grouped_by_key():
+            return self._merged(limit, offset)
+        return self._final(limit, offset, cut)
+
+    def _refuse_constructs(self) -> None:
+        select = self.select
+        wrong: list[tuple[object, str]] = [
+            (select.op != enums.SetOperation.SETOP_NONE, "a set operation (UNION, INTERSECT, EXCEPT)"),
+            (select.withClause, "WITH"),
+            (select.intoClause, "SELECT INTO"),
+            (select.valuesLists, "VALUES"),
+            (select.limitOption == enums.LimitOption.LIMIT_OPTION_WITH_TIES, "FETCH ... WITH TIES"),
+            (any(isinstance(g, ast.GroupingSet) for g in select.groupClause or ()), "GROUPING SETS, ROLLUP or CUBE"),
+            (any(s.useOp for s in select.sortClause or ()), "ORDER BY ... USING"),
+        ]
+        for present, what in wrong:
+            if present:
+                raise refused(what)
+        outside_where = (select.targetList, select.groupClause, select.havingClause, select.sortClause)
+        outside_where += (select.distinctClause, select.windowClause)
+        if any(isinstance(node, ast.SubLink) for node in walk(*outside_where)):
+            raise refused("a subquery in the select list, GROUP BY, HAVING or ORDER BY")
+        for node in walk(select.whereClause, select.fromClause):
+            if isinstance(node, ast.SubLink) and reads_sharded(self.placement, node.subselect):
+                raise refused("a subquery over sharded tables")
+            if isinstance(node, ast.RangeSubselect) and reads_sharded(self.placement, node.subquery):
+                self._refuse_in_subquery(node.subquery)
+
+    def _refuse_in_subquery(self, subquery: ast.SelectStmt) -> None:
+        for node in walk(subquery.targetList):
+            if isinstance(node, ast.FuncCall) and (node.over or self._is_aggregate(node)):
+                raise refused("an aggregate or window function in a subquery")
+
+    def _refuse_functions(self) -> None:
+        select = self.select
+        for node in walk(select):
+            if isinstance(node, ast.ColumnRef) and node.fields[-1:] and _name(node) in SYSTEM_COLUMNS:
+                raise refused(f"the system column {_name(node)}")
+            if isinstance(node, ast.FuncCall):
+                name = _function(node)
+                if name in PER_SERVER:
+                    raise refused(f"{name}()", detail="every shard would answer for itself")
+                if not self._is_aggregate(node) and not node.over:
+                    self._volatility(name)  # refuses what nobody knows
+            if isinstance(node, ast.SQLValueFunction) and node.op.value in _PER_SERVER_VALUES:
+                raise refused(node.op.name[6:].lower())
+        shown = (select.targetList, select.groupClause, select.sortClause, select.distinctClause, select.havingClause)
+        for node in walk(*shown):
+            clock = isinstance(node, ast.FuncCall) and (
+                _function(node) in CLOCKS or (_function(node) == "age" and len(node.args or ()) == 1)
+            )
+            if clock or (isinstance(node, ast.SQLValueFunction) and node.op.value <= _LAST_CLOCK):
+                raise refused(
+                    "the current time in the select list, GROUP BY or ORDER BY",
+                    detail="the clocks of the shards differ",
+                    hint="pass the time as a parameter",
+                )
+
+    def _aggregated(self) -> bool:
+        select = self.select
+        return bool(
+            select.groupClause
+            or select.havingClause
+            or any(self._has_aggregate(part) for part in (select.targetList, select.sortClause))
+        )
+
+    def _grouped_by_key(self) -> bool:
+        if any(self._is_key(self._group_expression(item)) for item in self.select.groupClause or ()):
+            self.reasons.append("GROUP BY contains the sharding key")
+            return True
+        return False
+
+    # --- rows that are final on their shard --------------------------------------------------------------------
+
+    def _final(self, limit: Bound, offset: Bound, cut: bool) -> SelectFacts:
+        select = self.select
+        self._check_windows()
+        on = select.distinctClause or ()
+        plain_distinct = bool(on) and on[0] is None
+        distinct: tuple[int, ...] | None = None
+        if plain_distinct and not self._shows_key():
+            self.twins, distinct = True, ()
+            self._refuse_nondeterministic(select.targetList, "DISTINCT")
+        elif on and not plain_distinct and not any(self._is_key(self._output_expression(e)) for e in on):
+            distinct = tuple(self._hide(self._output_expression(e), "DISTINCT ON") for e in on)
+            self._refuse_nondeterministic(on, "DISTINCT ON")
+        elif on:
+            self.reasons.append("DISTINCT contains the sharding key")
+        sort = self._sort_keys()
+        trivial = not sort and distinct is None and select.limitOffset is None
+        if trivial:
+            template = MergeProgram()
+        else:
+            order = select.sortClause
+            template = self._template(order, sort, None, distinct)
+        merged = distinct is not None or cut
+        self.reasons.append(
+            "rows are final on each shard" if not merged else "rows are cut or deduplicated after merging"
+        )
+        return SelectFacts(Road.MERGE if merged else Road.PUSHDOWN, template, limit, offset, True, tuple(self.reasons))
+
+    def _check_windows(self) -> None:
+        select = self.select
+        calls = [n for n in walk(select.targetList, select.sortClause) if isinstance(n, ast.FuncCall) and n.over]
+        named = {w.name: w for w in select.windowClause or ()}
+        for call in calls:
+            window = call.over
+            seen = 0
+            while window is not None and not window.partitionClause and (window.name or window.refname) and seen < 8:
+                window, seen = named.get(window.refname or window.name), seen + 1
+            parts = window.partitionClause if window is not None else None
+            if not any(self._is_key(part) for part in parts or ()):
+                raise refused("a window function whose PARTITION BY lacks the sharding key")
+        if calls:
+            self.reasons.append("PARTITION BY contains the sharding key")
+
+    def _shows_key(self) -> bool:
+        for target in self.select.targetList or ():
+            if _is_star(target.val):
+                fields = target.val.fields
+                alias = fields[-2].sval if len(fields) > 1 else None
+                if any(s.key and alias in (None, s.alias) for s in self.found.sources):
+                    return True
+            elif self._is_key(target.val):
+                return True
+        return False
+
+    # --- partial aggregates ------------------------------------------------------------------------------------
+
+    def _merged(self, limit: Bound, offset: Bound) -> SelectFacts:
+        select = self.select
+        wrong: list[tuple[object, str]] = [
+            (select.havingClause, "HAVING without the sharding key in GROUP BY"),
+            (select.distinctClause, "DISTINCT with aggregates"),
+            (select.lockingClause, "a row lock with aggregates"),
+            (any(n.over for n in walk(select.targetList, select.sortClause) if isinstance(n, ast.FuncCall)),
+             "a window function over groups"),
+        ]  # fmt: skip
+        for present, what in wrong:
+            if present:
+                raise refused(what)
+        groups = [self._group_expression(item) for item in select.groupClause or ()]
+        self._refuse_nondeterministic(groups, "GROUP BY")
+        group = tuple(self._hide(expression, "GROUP BY") for expression in groups)
+        for position, target in enumerate(select.targetList or ()):
+            if _is_star(target.val):
+                raise refused("* with aggregates")
+            if self._has_aggregate(target.val):
+                self._decompose(target.val, position)
+        sort = []
+        for item, expression in self._order():
+            column = self._hide(expression, "ORDER BY")
+            if self._has_aggregate(expression):
+                self._decompose(expression, column)
+            sort.append(self._sort_key(item, column, expression))
+        self.reasons.append("partial aggregates are combined")
+        template = self._template(None, tuple(sort), group, None)
+        return SelectFacts(Road.MERGE, template, limit, offset, False, tuple(self.reasons))
+
+    def _decompose(self, expression: ast.Node, output: int) -> None:
+        """Adds the partial columns of the aggregate in `expression`, which is the client's or a hidden column."""
+        inner, cast, otherwise = _unwrap(expression)
+        calls = [n for n in walk(expression) if isinstance(n, ast.FuncCall) and self._is_aggregate(n)]
+        if any(isinstance(n, ast.GroupingFunc) for n in walk(expression)):
+            raise refused("GROUPING()")
+        call = calls[0]
+        name = _function(call)
+        merged = MERGED.get(name)
+        if merged is None or _schema(call) not in (None, "pg_catalog") or call.agg_within_group:
+            raise refused(f"the aggregate {name}()")
+        if call.agg_order or call.func_variadic:
+            raise refused(f"ORDER BY or VARIADIC inside {name}()")
+        chosen = merged in ("min", "max")
+        if len(calls) > 1 or (inner is not call and not chosen):
+            raise refused("an expression over aggregates", hint="select the aggregates and compute in the application")
+        self._refuse_nondeterministic(call.args, name)
+        self._refuse_volatile(expression, f"an aggregate expression with {name}()")
+        if call.agg_distinct and not chosen:
+            if merged not in ("count", "sum", "avg"):
+                raise refused(f"{name}(DISTINCT ...)")
+            parts = [_changed(call, funcname=_system("array_agg"))]
+            merged = f"{merged} distinct"
+        else:
+            parts = _partials(call, merged)
+        partials = tuple(self._hide(part, name) for part in parts)
+        bytewise = chosen and bool(call.args) and self._is_bytewise(call.args[0])
+        self.aggregates.append(
+            (
+                output,
+                Aggregate(output, merged, partials, bytewise, cast if not chosen else "", otherwise and not chosen),
+            )
+        )
+
+    # --- expressions -------------------------------------------------------------------------------------------
+
+    def _hide(self, expression: ast.Node, what: str) -> int:
+        """Appends a hidden column and returns a provisional number, `-1 - index`; equal expressions share one."""
+        self._refuse_volatile(expression, what)
+        for index, known in enumerate(self.hidden):
+            if known == expression:
+                return -1 - index
+        self.hidden.append(expression)
+        return -len(self.hidden)
+
+    def _sort_keys(self) -> tuple[SortKey, ...]:
+        keys = []
+        for item, expression in self._order():
+            if isinstance(expression, int):
+                self.twins = True
+                keys.append(self._sort_key(item, expression, None))
+            else:
+                keys.append(self._sort_key(item, self._hide(expression, "ORDER BY"), expression))
+        return tuple(keys)
+
+    def _order(self) -> list[tuple[ast.SortBy, Any]]:
+        """ORDER BY items with their expressions; an int is an ordinal beyond a star. Constants order nothing."""
+        items = []
+        for item in self.select.sortClause or ():
+            expression = self._ordinal(item.node, "ORDER BY")
+            if expression is None:
+                expression = self._output_expression(item.node)
+            if isinstance(item.node, ast.A_Const) and not isinstance(item.node.val, ast.Integer):
+                raise ClientFault("non-integer constant in ORDER BY", sqlstate="42601")
+            if not isinstance(expression, ast.A_Const):
+                items.append((item, expression))
+        return items
+
+    def _sort_key(self, item: ast.SortBy, column: int, expression: ast.Node | None) -> SortKey:
+        descending = item.sortby_dir == enums.SortByDir.SORTBY_DESC
+        nulls = item.sortby_nulls
+        first = (
+            descending
+            if nulls == enums.SortByNulls.SORTBY_NULLS_DEFAULT
+            else (nulls == enums.SortByNulls.SORTBY_NULLS_FIRST)
+        )
+        return SortKey(column, descending, first, expression is not None and self._is_bytewise(expression))
+
+    def _ordinal(self, node: ast.Node, what: str) -> Any:
+        """The expression behind `ORDER BY 2`, or its index if a star hides it; None if `node` is no ordinal."""
+        if not (isinstance(node, ast.A_Const) and isinstance(node.val, ast.Integer)):
+            return None
+        position = node.val.ival
+        targets = self.select.targetList or ()
+        starred = any(_is_star(t.val) for t in targets[: max(position, 0)])
+        if position < 1 or (position > len(targets) and not any(_is_star(t.val) for t in targets)):
+            raise ClientFault(f"{what} position {position} is not in select list", sqlstate="42P10")
+        if starred or position > len(targets):
+            return position - 1
+        return targets[position - 1].val
+
+    def _output_expression(self, node: ast.Node) -> ast.Node:
+        """A bare name in ORDER BY or DISTINCT ON means an output column first, then an input column."""
+        ordinal = self._ordinal(node, "SELECT DISTINCT ON")
+        if ordinal is not None:
+            if isinstance(ordinal, int):
+                raise refused("an ordinal beyond *")
+            return ordinal  # type: ignore[no-any-return]
+        if isinstance(node, ast.ColumnRef) and len(node.fields) == 1 and not _is_star(node):
+            named = [t.val for t in self.select.targetList or () if _output_name(t) == _name(node)]
+            if any(other != named[0] for other in named[1:]):
+                raise ClientFault(f'ORDER BY "{_name(node)}" is ambiguous', sqlstate="42702")
+            if named:
+                return named[0]  # type: ignore[no-any-return]
+        return node
+
+    def _group_expression(self, node: ast.Node) -> ast.Node:
+        """A bare name in GROUP BY means an input column first, then an output column."""
+        ordinal = self._ordinal(node, "GROUP BY")
+        if ordinal is not None:
+            if isinstance(ordinal, int):
+                raise refused("an ordinal beyond *")
+            return ordinal  # type: ignore[no-any-return]
+        if not (isinstance(node, ast.ColumnRef) and len(node.fields) == 1):
+            return node
+        name = _name(node)
+        named = [t.val for t in self.select.targetList or () if _output_name(t) == name and t.val != node]
+        if not named or (isinstance(named[0], ast.ColumnRef) and _name(named[0]) == name):
+            return node
+        known = [self.knowledge.columns_of(s.schema, s.table) for s in self.found.sources]
+        if any(columns is not None and name in columns for columns in known):
+            return node
+        if not known or any(columns is None for columns in known) or len(named) > 1:
+            raise refused(f"GROUP BY {name}, which may be a column or an alias,")
+        return named[0]  # type: ignore[no-any-return]
+
+    def _is_key(self, node: object) -> bool:
+        if not isinstance(node, ast.ColumnRef) or _is_star(node):
+            return False
+        alias = node.fields[-2].sval if len(node.fields) > 1 else None
+        return any(s.key == _name(node) and alias in (None, s.alias) for s in self.found.sources if s.key)
+
+    def _owner(self, node: ast.ColumnRef) -> Source | None:
+        """The table a column belongs to, if that is certain."""
+        sources = self.found.sources
+        if len(node.fields) > 1:
+            named = [s for s in sources if s.alias == node.fields[-2].sval]
+        else:
+            columns = [(s, self.knowledge.columns_of(s.schema, s.table)) for s in sources]
+            named = [s for s, known in columns if known is None or _name(node) in known]
+        return named[0] if len(named) == 1 else None
+
+    def _is_bytewise(self, node: ast.Node) -> bool:
+        """Text of this expression is certainly ordered by its bytes."""
+        if isinstance(node, ast.CollateClause):
+            return node.collname[-1].sval in BYTEWISE_COLLATIONS
+        if isinstance(node, ast.FuncCall) and _function(node) in ("min", "max") and node.args:
+            return self._is_bytewise(node.args[0])
+        if not isinstance(node, ast.ColumnRef) or _is_star(node):
+            return False
+        owner = self._owner(node)
+        return owner is not None and bool(self.knowledge.is_bytewise(owner.schema, owner.table, _name(node)))
+
+    def _refuse_nondeterministic(self, roots: object, what: str) -> None:
+        """Under a nondeterministic collation equal texts may differ in their bytes."""
+        for node in walk(roots):
+            if isinstance(node, ast.CollateClause) and node.collname[-1].sval not in (*BYTEWISE_COLLATIONS, "default"):
+                raise refused(f"COLLATE in {what}")
+            if not isinstance(node, ast.ColumnRef):
+                continue
+            tables = self.found.sources if _is_star(node) else [s for s in (self._owner(node),) if s is not None]
+            for source in tables:
+                names = self.knowledge.columns_of(source.schema, source.table) or ()
+                for name in names if _is_star(node) else (_name(node),):
+                    if self.knowledge.is_nondeterministic(source.schema, source.table, name):
+                        raise refused(f"{what} of a column with a nondeterministic collation")
+
+    def _refuse_volatile(self, roots: object, what: str) -> None:
+        for node in walk(roots):
+            if isinstance(node, ast.FuncCall) and not self._is_aggregate(node) and not node.over:
+                name = _function(node)
+                if self._volatility(name) == "v":
+                    raise refused(f"the volatile function {name}() in {what}")
+
+    def _volatility(self, name: str) -> str:
+        if name in VOLATILE:
+            return "v"
+        known = self.knowledge.volatility(name)
+        if known is None and name in HARMLESS:
+            return "s"
+        if known is None and name in CLOCKS:
+            return "s"
+        if known is None:
+            raise refused(f"the function {name}(), which the catalog does not know,")
+        return known
+
+    def _is_aggregate(self, call: ast.FuncCall) -> bool:
+        if call.over is not None:
+            return False
+        name = _function(call)
+        if call.agg_star or call.agg_distinct or call.agg_order or call.agg_filter or call.agg_within_group:
+            return True
+        return name in MERGED or name in OTHER_AGGREGATES or bool(self.knowledge.is_aggregate(name))
+
+    def _has_aggregate(self, roots: object) -> bool:
+        return any(
+            (isinstance(n, ast.FuncCall) and self._is_aggregate(n))
+            or isinstance(n, (ast.GroupingFunc, *_JSON_AGGREGATES))
+            for n in walk(roots, into_subqueries=False)
+        )
+
+    # --- text --------------------------------------------------------------------------------------------------
+
+    def _template(
+        self,
+        order: object,
+        sort: tuple[SortKey, ...],
+        group: tuple[int, ...] | None,
+        distinct: tuple[int, ...] | None,
+    ) -> MergeProgram:
+        targets = tuple(self.select.targetList or ())
+        listed = targets + (targets if self.twins else ())
+        listed += tuple(ast.ResTarget(val=expression) for expression in self.hidden)
+        tree = _changed(self.select, targetList=listed, sortClause=order, limitCount=None, limitOffset=None)
+        tree = _changed(tree, limitOption=enums.LimitOption.LIMIT_OPTION_DEFAULT)
+        sql, parameters = _deparse(tree, _parameters(self.select))
+        return MergeProgram(
+            sql=sql,
+            parameters=parameters,
+            hidden=len(self.hidden),
+            twins=self.twins,
+            sort=tuple(SortKey(self._at(k.column), k.descending, k.nulls_first, k.bytewise) for k in sort),
+            group=None if group is None else tuple(map(self._at, group)),
+            aggregates=tuple(
+                Aggregate(
+                    self._at(a.output), a.function, tuple(map(self._at, a.partials)), a.bytewise, a.cast, a.otherwise
+                )
+                for _, a in self.aggregates
+            ),
+            distinct=None if distinct is None else tuple(map(self._at, distinct)),
+        )
+
+    def _at(self, column: int) -> int:
+        """A provisional number (-1 - index of the hidden column) becomes one from the end of the row."""
+        return column if column >= 0 else -1 - column - len(self.hidden)
+
+
+def _partials(call: ast.FuncCall, merged: str) -> list[ast.Node]:
+    """What a shard computes for one aggregate."""
+    if merged == "avg":
+        return [_changed(call, funcname=_system("sum")), _changed(call, funcname=_system("count"))]
+    if merged not in SPREADS:
+        return [call]
+    argument = ast.TypeCast(
+        arg=call.args[0], typeName=ast.TypeName(names=_system("numeric"), typemod=-1, setof=False, pct_type=False)
+    )
+    square = ast.A_Expr(
+        kind=enums.A_Expr_Kind.AEXPR_OP, name=(ast.String("*"),), lexpr=argument, rexpr=argument,
+        rexpr_list_start=0, rexpr_list_end=0,
+    )  # fmt: skip
+    return [
+        _changed(call, funcname=_system("count")),
+        _changed(call, funcname=_system("sum"), args=(argument,)),
+        _changed(call, funcname=_system("sum"), args=(square,)),
+        call,
+    ]
+
+
+def _unwrap(expression: ast.Node) -> tuple[ast.Node, str, bool]:
+    """Takes one outer cast and one coalesce(aggregate, constant...) off: what is inside, the cast, had a coalesce."""
+    cast, otherwise, node = "", False, expression
+    if isinstance(node, ast.TypeCast):
+        cast, node = node.typeName.names[-1].sval, node.arg
+    if isinstance(node, ast.CoalesceExpr) and all(isinstance(a, (ast.A_Const, ast.ParamRef)) for a in node.args[1:]):
+        otherwise, node = True, node.args[0]
+    return node, cast, otherwise
+
+
+def _deparse(tree: ast.SelectStmt, known: set[int]) -> tuple[str, tuple[int, ...] | None]:
+    """The text of `tree`, and how its parameters are renumbered when some of the client's are not in it."""
+    sql = RawStream()(tree)
+    again = parse_sql(sql)[0].stmt
+    if again != tree:
+        raise Bug("a rewritten SELECT does not read back as it was meant", detail=sql)
+    used = sorted(_parameters(again))
+    if len(used) == len(known):
+        return sql, None
+    for node in walk(again):
+        if isinstance(node, ast.ParamRef):
+            node.number = used.index(node.number) + 1
+    return RawStream()(again), tuple(number - 1 for number in used)
+
+
+def _parameters(tree: ast.Node) -> set[int]:
+    return {node.number for node in walk(tree) if isinstance(node, ast.ParamRef)}
+
+
+def _system(name: str) -> tuple[ast.String, ...]:
+    return (ast.String("pg_catalog"), ast.String(name))
+
+
+def _function(call: ast.FuncCall) -> str:
+    return str(call.funcname[-1].sval)
+
+
+def _schema(call: ast.FuncCall) -> str | None:
+    return str(call.funcname[-2].sval) if len(call.funcname) > 1 else None
+
+
+def _is_star(node: object) -> bool:
+    return isinstance(node, ast.ColumnRef) and isinstance(node.fields[-1], ast.A_Star)
+
+
+def _name(node: ast.ColumnRef) -> str:
+    last = node.fields[-1]
+    return str(last.sval) if isinstance(last, ast.String) else ""
+
+
+def _output_name(target: ast.ResTarget) -> str | None:
+    """The name a select list entry has for ORDER BY; None for `?column?`, which nobody can mean."""
+    return str(target.name) if target.name else _figured(target.val)[0]
+
+
+def _figured(node: object) -> tuple[str | None, bool]:
+    """PostgreSQL's choice of a column name, and whether it is strong: a cast renames only weak ones."""
+    match node:
+        case ast.ColumnRef():
+            return (None if _is_star(node) else _name(node)), True
+        case ast.FuncCall():
+            return _function(node), True
+        case ast.TypeCast():
+            name, strong = _figured(node.arg)
+            return (name, True) if strong else (str(node.typeName.names[-1].sval), False)
+        case ast.CollateClause():
+            return _figured(node.arg)
+        case ast.A_Indirection():
+            fields = [item for item in node.indirection if isinstance(item, ast.String)]
+            return (str(fields[-1].sval), True) if fields else _figured(node.arg)
+        case ast.CaseExpr():
+            name, strong = _figured(node.defresult)
+            return (name, True) if strong else ("case", False)
+        case ast.MinMaxExpr():
+            return ("greatest" if node.op == enums.MinMaxOp.IS_GREATEST else "least"), True
+        case ast.A_Expr() if node.kind == enums.A_Expr_Kind.AEXPR_NULLIF:
+            return "nullif", True
+        case ast.SQLValueFunction():
+            return node.op.name[6:].lower().removesuffix("_n"), True
+        case _:
+            name = _FIXED_NAMES.get(type(node))
+            return name, name is not None
+
+
+_FIXED_NAMES = {
+    ast.CoalesceExpr: "coalesce",
+    ast.A_ArrayExpr: "array",
+    ast.RowExpr: "row",
+    ast.GroupingFunc: "grouping",
+    ast.XmlSerialize: "xmlserialize",
+}
+_LAST_CLOCK = enums.SQLValueFunctionOp.SVFOP_LOCALTIMESTAMP_N.value
+_PER_SERVER_VALUES = frozenset(
+    (enums.SQLValueFunctionOp.SVFOP_CURRENT_CATALOG.value, enums.SQLValueFunctionOp.SVFOP_CURRENT_SCHEMA.value)
+)
+_JSON_AGGREGATES = (ast.JsonObjectAgg, ast.JsonArrayAgg)

@@ -1,0 +1,108 @@
+"""LIMIT and OFFSET: from the tree to a number, with PostgreSQL's own rules and errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+
+from pglast import ast
+
+from node.errors import ClientFault, refused
+from node.routing.outcome import Values
+
+BIGINT_MAX = (1 << 63) - 1
+_INT_SIZES = {21: 2, 23: 4, 20: 8}
+_INT_TYPES = frozenset(("int2", "int4", "int8", "smallint", "integer", "bigint", "int"))
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A constant, or the client's parameter (index from 0). Both None: no bound."""
+
+    constant: int | None = None
+    parameter: int | None = None
+
+
+def bound(node: ast.Node | None, what: str) -> Bound:
+    """`what` is LIMIT or OFFSET. Raises 0A000 for expressions other than constants and parameters."""
+    while isinstance(node, ast.TypeCast) and node.typeName.names[-1].sval in _INT_TYPES and _castable(node.arg):
+        node = node.arg
+    if node is None:
+        return Bound()
+    if isinstance(node, ast.ParamRef) and node.number > 0:
+        return Bound(parameter=node.number - 1)
+    if isinstance(node, ast.A_Const):
+        if node.isnull:
+            return Bound()
+        value = node.val
+        if isinstance(value, ast.Integer):
+            return Bound(value.ival)
+        if isinstance(value, ast.Float):
+            number = int(Decimal(value.fval).to_integral_value(ROUND_HALF_UP))
+            if abs(number) > BIGINT_MAX:
+                raise ClientFault("bigint out of range", sqlstate="22003")
+            return Bound(number)
+        if isinstance(value, ast.String):
+            return Bound(_int8_in(value.sval))
+        raise ClientFault(f"argument of {what} must be type bigint, not another type", sqlstate="42804")
+    raise refused(f"an expression in {what}", hint=f"give {what} as a constant or a parameter")
+
+
+def _castable(node: ast.Node) -> bool:
+    # A cast of a fractional constant rounds to another width first; integers and parameters pass unchanged.
+    return isinstance(node, (ast.ParamRef, ast.TypeCast)) or (
+        isinstance(node, ast.A_Const) and not isinstance(node.val, ast.Float)
+    )
+
+
+def resolve(limit: Bound, offset: Bound, values: Values) -> tuple[int | None, int]:
+    """The numbers to apply. Parameters that are not bound yet count as absent (Parse and Describe only).
+
+    Raises 2201W and 2201X for negative values, 22P02, 22P03 and 42804 for parameters that are no bigint.
+    """
+    skip = _value(offset, values, "OFFSET")
+    if skip is not None and skip < 0:
+        raise ClientFault("OFFSET must not be negative", sqlstate="2201X")
+    count = _value(limit, values, "LIMIT")
+    if count is not None and count < 0:
+        raise ClientFault("LIMIT must not be negative", sqlstate="2201W")
+    return count, skip or 0
+
+
+def _value(given: Bound, values: Values, what: str) -> int | None:
+    if given.parameter is None or values.parameters is None:
+        return given.constant
+    index = given.parameter
+    if index >= len(values.parameters):
+        raise ClientFault(f"there is no parameter ${index + 1}", sqlstate="42P02")
+    raw = values.parameters[index]
+    if raw is None:
+        return None
+    declared = values.types[index] if index < len(values.types) else 0
+    if declared and declared not in _INT_SIZES:
+        raise ClientFault(f"argument of {what} must be type bigint, not another type", sqlstate="42804")
+    formats = values.formats
+    code = 0 if not formats else formats[0] if len(formats) == 1 else formats[index]
+    if code == 0:
+        return _int8_in(raw.decode("utf-8", "replace"))
+    if len(raw) != _INT_SIZES[declared] if declared else len(raw) not in (2, 4, 8):
+        raise ClientFault(f"incorrect binary data format in bind parameter {index + 1}", sqlstate="22P03")
+    return int.from_bytes(raw, "big", signed=True)
+
+
+def _int8_in(text: str) -> int:
+    """bigint's input function: decimal, 0x, 0o, 0b, single underscores between digits."""
+    body = text.strip(" \t\n\r\f\v")
+    try:
+        if not body.isascii():
+            raise ValueError
+        sign, digits = ("-", body[1:]) if body[:1] == "-" else ("", body.removeprefix("+"))
+        if not digits or not digits[0].isalnum():
+            raise ValueError
+        prefixed = digits[:2].lower() in ("0x", "0o", "0b")
+        number = int(sign + digits, 0) if prefixed else int(sign + digits)
+    except (ValueError, InvalidOperation):
+        raise ClientFault(f'invalid input syntax for type bigint: "{text}"', sqlstate="22P02") from None
+    if not -BIGINT_MAX - 1 <= number <= BIGINT_MAX:
+        raise ClientFault(f'value "{text}" is out of range for type bigint', sqlstate="22003")
+    return number

@@ -179,7 +179,8 @@ class ScramServer:
     """Authenticates one client. For an unknown user the caller passes made-up keys: the conversation is the same.
 
     `keys` is called once, when the client's proof is there; every key it yields is tried, always all of them.
-    `nonce` comes from `nonce_of`. `binding` is the hash of our certificate when the client came over TLS and it can be bound, else None.
+    `nonce` comes from `nonce_of`. `binding` is the hash of our certificate when the client came over TLS and the
+    certificate can be bound, else None.
     """
 
     limit_bytes = SASL_LIMIT_BYTES

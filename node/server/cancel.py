@@ -1,4 +1,4 @@
-"""Passes a cancel request on to a server, by a connection of its own (protocol chapter "Canceling Requests in Progress").
+"""Passes a cancel request on to a server, by a connection of its own (protocol chapter "Canceling Requests").
 
 A server answers nothing: it closes the connection when it has dealt with the request. Waiting for that is what lets a
 caller say "after this, the cancel cannot hit a later statement any more" (as far as PostgreSQL allows).

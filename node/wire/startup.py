@@ -304,7 +304,7 @@ def parse_sasl_initial_response(body: bytes) -> InitialResponse:
 
 def parse_password(body: bytes) -> bytes:
     """The password of a PasswordMessage: everything before its single, final NUL."""
-    if body.find(b"\0") != len(body) - 1:
+    if not body or body.find(b"\0") != len(body) - 1:
         raise _fatal("invalid password packet size")
     return body[:-1]
 

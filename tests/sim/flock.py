@@ -15,7 +15,7 @@ from typing import Any
 from sim.world import Disk, Halt, Member, Network, World
 
 from sync import effects as e
-from sync.changes import Change, Evict, Obsolete
+from sync.changes import Change, Commit, Evict, Obsolete, TakeOver
 from sync.coordinator import Coordinator, Order
 from sync.follower import Follower
 from sync.messages import decode as decode_message
@@ -35,6 +35,7 @@ from sync.version import ConfigVersion, digest_of, first_version
 SETTINGS = SyncSettings()
 CHAOS_ENDS_S = 40.0
 HEALED_WITHIN_S = 30.0
+SLOWEST_STATEMENT_S = 12.0
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Fate:
     crash_chance: float
     partition_every_s: float
     register_fails: float
+    outage_every_s: float
     fsync_fails: float
     wipe: float
     slow_statements: float
@@ -69,6 +71,7 @@ class Fate:
             crash_chance=some(0.5, 0.002, 0.03),
             partition_every_s=some(0.5, 3.0, 15.0),
             register_fails=some(0.4, 0.01, 0.2),
+            outage_every_s=some(0.3, 5.0, 15.0),
             fsync_fails=some(0.2, 0.01, 0.1),
             wipe=some(0.2, 0.05, 0.3),
             slow_statements=some(0.4, 0.01, 0.05),
@@ -82,7 +85,6 @@ class Statement:
 
     node: str
     life: int
-    barrier: int
     version: int
 
 
@@ -146,15 +148,19 @@ class Flock:
         self.marks: dict[str, int] = {}
         self.finished: list[e.Finish] = []
         self.calm = False
+        self.outage_until = 0.0
         self.kept_votes: dict[tuple[str, int], bool] = {}
         self._counter = itertools.count(1)
         self.members = {f"n{i}": self._add(f"n{i}", 0.01 * i) for i in range(1, self.fate.members + 1)}
+        self.barrier_of: dict[int, int] = {1: 1}  # the truth about versions, from the documents and not from the cores
+        self.register.hooks.append(self._note_barrier)
         self.register.hooks.append(self._tell_watchers)
         for name in self.members:
             self.world.after(self.random.random(), lambda name=name: self._client(name))  # type: ignore[misc]
         self.world.after(self.random.uniform(0.5, 3.0), self._operator)
         self._every(self.fate.crash_every_s, self._pull_a_plug)
         self._every(self.fate.partition_every_s, self._cut_a_cable)
+        self._every(self.fate.outage_every_s, self._stop_the_register)
 
     def mark(self, name: str) -> None:
         """A situation that a sweep over seeds must have met, or the sweep proves little."""
@@ -259,7 +265,9 @@ class Flock:
                 if statement.node == name and statement.life < member.life and self.kill_ghosts:
                     self.mark("ghost killed")
                     del self.statements[key]
-            mine = [s for s in self.statements.values() if s.node == name and (self.kill_ghosts or s.life == member.life)]
+            mine = [
+                s for s in self.statements.values() if s.node == name and (self.kill_ghosts or s.life == member.life)
+            ]
             if mine:
                 member.later(0.02, look)
                 return []
@@ -284,7 +292,9 @@ class Flock:
         return self.random.uniform(0.0003, 0.02)
 
     def _fails(self) -> bool:
-        return not self.calm and self.fate.register_fails > 0 and self.random.random() < self.fate.register_fails
+        if self.calm:
+            return False
+        return self.world.now < self.outage_until or self.random.random() < self.fate.register_fails
 
     def _read(self, member: Member) -> None:
         life = member.life
@@ -331,9 +341,21 @@ class Flock:
                 self.mark("swapped, answer lost")
                 answer(None, reading)
             else:
+                self._mark_takeovers(change)
                 answer(True, Reading(self.register.rev, cell))
 
         self.world.after(self._trip(), at_register)
+
+    def _mark_takeovers(self, change: Change) -> None:
+        if isinstance(change, TakeOver):
+            self.mark("takeover")
+        elif isinstance(change, Commit) and change.epoch > 1:
+            self.mark("takeover committed")
+
+    def _note_barrier(self, before: Cell | None, after: Cell) -> None:
+        del before
+        n, exclusive = after.cur.n, self.documents[after.cur.digest] is ChangeClass.EXCLUSIVE
+        self.barrier_of.setdefault(n, n if exclusive else self.barrier_of.get(n - 1, n))
 
     def _tell_watchers(self, before: Cell | None, after: Cell) -> None:
         del before, after
@@ -360,9 +382,9 @@ class Flock:
         member, proxy = self.members[name], self.proxies[name]
         if member.up and proxy.serving and proxy.version is not None:
             key = next(self._counter)
-            self.statements[key] = Statement(name, member.life, proxy.version.barrier, proxy.version.n)
+            self.statements[key] = Statement(name, member.life, proxy.version.n)
             slow = not self.calm and self.random.random() < self.fate.slow_statements
-            duration = self.random.uniform(3.0, 12.0) if slow else self.random.expovariate(1 / 0.05)
+            duration = self.random.uniform(3.0, SLOWEST_STATEMENT_S) if slow else self.random.expovariate(1 / 0.05)
             self.world.after(duration, lambda: self._end_statement(key))
         self.world.after(self.random.uniform(0.05, 0.5), lambda: self._client(name))
 
@@ -376,12 +398,13 @@ class Flock:
         name = self.random.choice(list(self.members))
         what = self.random.random()
         if what < 0.9:
-            self.roll_out(name, self.random.choice((ChangeClass.EXCLUSIVE, ChangeClass.EXCLUSIVE, ChangeClass.ROLLING)))
+            change = self.random.choice((ChangeClass.EXCLUSIVE, ChangeClass.EXCLUSIVE, ChangeClass.ROLLING))
+            self.roll_out(name, change, self.random.choice((2.0, 60.0)))
         else:
             self.members[name].feed(lambda core, now: core.abort("the operator changed his mind", now))
         self.world.after(self.random.choice((0.01, 0.3, 1.0, 3.0, 5.0)), self._operator)
 
-    def roll_out(self, name: str, change: ChangeClass) -> str:
+    def roll_out(self, name: str, change: ChangeClass, timeout: float = 60.0) -> str:
         digest = digest_of(b"document %d" % next(self._counter))
         self.documents[digest] = change
         token = f"{name}-{next(self._counter)}"
@@ -390,7 +413,7 @@ class Flock:
             serving = core.follower.serving
             if serving is None:
                 return []
-            order = Order(token, "op", serving.digest, digest, self.random.choice((2.0, 60.0)), self.world.now)
+            order = Order(token, "op", serving.digest, digest, timeout, self.world.now)
             return core.roll_out(order, now)
 
         self.members[name].feed(begin)
@@ -418,6 +441,10 @@ class Flock:
         if reading.cell is not None and len(reading.cell.roster) > 1:
             self.mark("evicted by hand")
             self.register.cas(reading.rev, Evict(name, "op").apply(reading.cell))
+
+    def _stop_the_register(self) -> None:
+        self.mark("register outage")
+        self.outage_until = self.world.now + self.random.uniform(1.0, 15.0)
 
     def _cut_a_cable(self) -> None:
         names = list(self.members)

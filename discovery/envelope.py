@@ -2,7 +2,7 @@
 
 Seal, replay window and handshake stand before the protocol, so nothing in `swim.py` ever sees a message whose sender
 is not proved. Without a key there is no proof, and therefore no peer outside this host: plain packets are taken from
-and sent to loopback addresses only.
+and sent to loopback and our own address only (the kernel drops packets from outside that claim to come from it).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Envelope:
 
     def receive(self, datagram: bytes, source: Address, now: float) -> list[Effect]:
         """Raises PacketError, having changed nothing, for whatever is not a new message of a proved member."""
-        if not self._seal.sealed and not source.is_loopback:
+        if not self._may_speak_with(source):
             raise PacketError(Cause.PLAIN, "plain packet from another host")
         opened = self._seal.open(datagram)
         if (opened.sender, opened.boot) == (self._me, self._boot):
@@ -91,8 +91,11 @@ class Envelope:
     def _reply(self, message: Message, opened: Opened, source: Address, now: float) -> list[Effect]:
         return self._datagram(source, opened.sender, message, now)
 
+    def _may_speak_with(self, address: Address) -> bool:
+        return self._seal.sealed or address.host == self.swim.me.gossip.host or address.is_loopback
+
     def _datagram(self, address: Address, addressee: bytes | None, message: Message, now: float) -> list[Effect]:
-        if not self._seal.sealed and not address.is_loopback:
+        if not self._may_speak_with(address):
             self.withheld += 1
             return []
         self._handshake.spoke_to(address, now)

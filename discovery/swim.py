@@ -57,7 +57,7 @@ class Swim:
     def __init__(self, me: Member, settings: SwimSettings, random: Random, now: float) -> None:
         self._settings = settings
         self._random = random
-        self._awareness = Awareness(settings.awareness_limit)
+        self._awareness = Awareness(settings.awareness_limit, settings.probe_interval_s)
         self._table = Table(me, settings, self._awareness)
         self._prober = Prober(settings, self._awareness, random)
         self._probe_at = now + random.random() * settings.probe_interval_s  # not all members in step
@@ -150,9 +150,9 @@ class Swim:
             row.heard = now
         return []
 
-    def lag(self, seconds: float) -> None:
+    def lag(self, seconds: float, now: float) -> None:
         """The event loop was this late. From half of the probe timeout on it lifts the local health score."""
-        self._awareness.lag(seconds, self._settings.probe_timeout_s / 2)
+        self._awareness.lag(seconds, self._settings.probe_timeout_s / 2, now)
 
     def update_meta(self, *, clients: int | None, version: int | None, digest: str | None, now: float) -> list[Effect]:
         """New facts about ourselves. Versions spread at once, client counts at most once per `news_interval_s`."""
@@ -196,7 +196,8 @@ class Swim:
             return []
         stall = now - min(self._probe_at, self._prober.deadline)
         if stall > self._settings.probe_timeout_s:
-            self._forgive(stall)
+            self._forgive(stall, now)
+        self._awareness.settle(now)
         effects: list[Effect] = []
         if not table.leaving:
             effects += self._probe(now)
@@ -384,8 +385,8 @@ class Swim:
                 pings.append(self._send(row.member.gossip, node, Ping(self._prober.next_sequence(), node)))
         return pings
 
-    def _forgive(self, seconds: float) -> None:
-        self._awareness.lag(seconds, self._settings.probe_timeout_s)
+    def _forgive(self, seconds: float, now: float) -> None:
+        self._awareness.lag(seconds, self._settings.probe_timeout_s, now)
         self._prober.forgive(seconds)
         for row in self._table.suspects():
             if row.suspicion is not None:

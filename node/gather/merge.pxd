@@ -20,13 +20,16 @@ cdef class Rows:
     cdef long long[::1] _starts
     cdef long long[::1] _sizes
     cdef bytes _head
+    cdef dict _prefixes
 
     @cython.locals(data="const unsigned char *", size=Py_ssize_t, at=Py_ssize_t, n=Py_ssize_t, length=Py_ssize_t)
     cpdef object open(self, bytes body)
-    @cython.locals(end=Py_ssize_t)
+    @cython.locals(end=Py_ssize_t, prefix=bytes)
     cpdef bytes message(self, bytes body)
-    @cython.locals(spec=KeySpec, column=Py_ssize_t, size=Py_ssize_t, start=Py_ssize_t, raw=bytes, parts=list)
+    @cython.locals(n=Py_ssize_t, parts=list)
     cpdef bytes key(self, bytes body, list specs)
+    @cython.locals(data="const unsigned char *", column=Py_ssize_t, size=Py_ssize_t, start=Py_ssize_t, part=bytes)
+    cdef bytes _part(self, bytes body, KeySpec spec)
 
 cdef class Merge:
     cdef Rows _rows
@@ -55,6 +58,6 @@ cdef class Merge:
     cpdef object feed_rows(self, Py_ssize_t shard, bytes messages)
     cpdef object finish(self, Py_ssize_t shard)
     cpdef bytes take(self)
-    @cython.locals(heap=list, shard=Py_ssize_t, item=tuple)
+    @cython.locals(heap=list, shard=Py_ssize_t, item=tuple, message=bytes)
     cdef object _advance(self)
     cdef object _emit(self, bytes message, bytes mark)

@@ -246,6 +246,8 @@ def _sentence(detail: ErrorDetails, path: Path) -> str:
             return f"{where} must not be empty"
         case "string_too_long":
             return f"{where} must not be longer than {context.get('max_length')} characters"
+    if key == "lanes" and isinstance(detail["input"], str):
+        return f"{where} must be {_expected(key, detail['type'])}"
     return f"{where} must be {_expected(key, detail['type'])}, not {_toml_type(detail['input'])}"
 
 

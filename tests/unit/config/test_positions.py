@@ -39,7 +39,8 @@ TEXTS = {
     "inline tables": "a = {b = 1, c = {d = 2, e.f = 3}, g = []}\nh = 1\n",
     "arrays": "a = [\n  1, # one\n  2,\n  [3, 4], # ]\n  {b = 1},\n  {b = '}', c = \"]\"},\n]\nb = 2\n",
     "arrays of tables": "[[d]]\nname = 'x'\n[[d.m]]\nv = 1\n[[d.m]]\nv = 2\n[[d]]\n[d.s]\nx = 1\n[[d.m]]\nv = 3\n",
-    "dates": "a = 1979-05-27 07:32:00\nb = 1979-05-27\nc = 1979-05-27T07:32:00Z\nd = 07:32:00\ne = [1979-05-27 07:32:00]\n",
+    "dates": "a = 1979-05-27 07:32:00\nb = 1979-05-27\n"
+    "c = 1979-05-27T07:32:00Z\nd = 07:32:00\ne = [1979-05-27 07:32:00]\n",
     "numbers": "a = 1_000\nb = 0xff\nc = 1e5\nd = -inf\ne = nan\nf = +1.5\ng = true\n",
     "empty": "",
     "only blanks": " \t\n\n",

@@ -40,7 +40,7 @@ SLOWEST_STATEMENT_S = 12.0
 
 @dataclass
 class Fate:
-    """Which faults a seed suffers: a random half of all, so that some runs are calm enough to commit (swarm testing)."""
+    """Which faults a seed suffers: a random half of them (swarm testing), so that some runs get far."""
 
     members: int
     loss: float
@@ -195,7 +195,7 @@ class Flock:
             seat=Seat(f"{name}/{member.life}", promise.disk, f"{name}:1"),
             promise=promise,
             local=first_version(digest_of(b"1"), by=name, at_utc=0.0),
-            adopt=False,
+            adopt=member.life > 1,  # who lost its disk is told to take what is in force
             settings=SETTINGS,
             random=self.random,
         )
@@ -265,15 +265,15 @@ class Flock:
                 if statement.node == name and statement.life < member.life and self.kill_ghosts:
                     self.mark("ghost killed")
                     del self.statements[key]
-            mine = [
-                s for s in self.statements.values() if s.node == name and (self.kill_ghosts or s.life == member.life)
-            ]
-            if mine:
+            if any(self._blocks(statement, member) for statement in self.statements.values()):
                 member.later(0.02, look)
                 return []
             return core.drained(rid, attempt, now)
 
         member.later(self.random.uniform(0.001, 0.05), look)
+
+    def _blocks(self, statement: Statement, member: Member) -> bool:
+        return statement.node == member.name and (self.kill_ghosts or statement.life == member.life)
 
     def _apply(self, member: Member, version: ConfigVersion) -> None:
         proxy = self.proxies[str(member.name)]

@@ -51,9 +51,9 @@ class Watchdog:
             self.fail("Inv6 OneRollout", f"rollout {after.roll.rid} is opened again")
         if after.roll is not None and before.roll is not None and after.roll.rid != before.roll.rid:
             self.fail("Inv6 OneRollout", f"{after.roll.rid} opened while {before.roll.rid} was open")
-        if before.last is not None and after.last is not None and before.last.rid == after.last.rid:
-            if before.last != after.last:
-                self.fail("Inv4 Decision", f"the outcome of {before.last.rid} changed")
+        last = before.last
+        if last is not None and after.last is not None and last.rid == after.last.rid and last != after.last:
+            self.fail("Inv4 Decision", f"the outcome of {last.rid} changed")
 
     def _chained(self, before: Cell, after: Cell) -> None:
         if after.cur.n != before.cur.n + 1 or after.cur.parent != before.cur.digest:
@@ -90,9 +90,8 @@ class Watchdog:
             elif proxy.paused_since is not None:
                 self._bounded(name, flock.world.now - proxy.paused_since)
         for statement in flock.statements.values():
-            barriers.setdefault(
-                self._barrier(statement.version), f"a statement of {statement.node} runs under {statement.version}"
-            )
+            what = f"a statement of {statement.node} runs under {statement.version}"
+            barriers.setdefault(self._barrier(statement.version), what)
         if len(barriers) > 1:
             self.fail("Inv1 OneVersion", ", ".join(barriers.values()))
 

@@ -1,5 +1,5 @@
-"""Deliberate mistakes, each one a rule of the cores taken away. A checker that has never caught anything proves nothing,
-so every mutant here must be caught by the invariants within 500 seeds."""
+"""Deliberate mistakes, each one a rule of the cores taken away. A checker that has never caught anything proves
+nothing, so every mutant here must be caught by the invariants within 500 seeds."""
 
 from __future__ import annotations
 

@@ -81,6 +81,5 @@ def test_the_same_seed_replays_exactly() -> None:
 
 def test_a_failure_names_the_command_that_replays_it() -> None:
     mutant = next(m for m in MUTANTS if m.name == "vote before drain")
-    with pytest.raises(Broken, match=r"scripts/simulate --seed \d+ --trace"):
-        for seed in range(SEEDS):
-            run_seed(seed, mutant.flock(seed))
+    with pytest.raises(Broken, match=r"scripts/simulate --seed 0 --trace"):
+        run_seed(0, mutant.flock(0))

@@ -95,12 +95,12 @@ def ordinal_of(value: Any) -> tuple[int, bool] | None:
             if abs(number) >= NUMBER_BASE:
                 return abs(number) - NUMBER_BASE, number < 0
         case ast.Float():
-            text = value.fval
+            text = value.fval or ""
             bare = text.lstrip("-")
             if bare.endswith(".5") and bare[:-2].isdigit() and int(bare[:-2]) >= NUMBER_BASE and len(bare) == 12:
                 return int(bare[:-2]) - NUMBER_BASE, text.startswith("-")
-        case ast.String() if value.sval.startswith(STRING_BASE):
-            return int(value.sval[len(STRING_BASE) :]), False
+        case ast.String() if (value.sval or "").startswith(STRING_BASE):
+            return int((value.sval or "")[len(STRING_BASE) :]), False
     return None
 
 
@@ -132,9 +132,9 @@ def _constant(value: Any) -> Constant | None:
         case ast.Integer():
             return Constant("integer", value.ival or 0)
         case ast.Float():
-            return Constant("numeric", value.fval.encode())
+            return Constant("numeric", (value.fval or "").encode())
         case ast.String():
-            return Constant("string", value.sval.encode())
+            return Constant("string", (value.sval or "").encode())
         case ast.Boolean():
             return Constant("boolean", bool(value.boolval))
     return None

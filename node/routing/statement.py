@@ -1,0 +1,284 @@
+"""What a statement is, learned from its parse tree once per shape. Nothing else in the program knows the parser.
+
+(select.py and the INSERT rewriting work on trees too; they get them from `Statement.tree`.)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import IntFlag, StrEnum, auto
+from typing import TYPE_CHECKING, Any, Final
+
+import pglast
+from pglast.parser import ParseError
+
+from node.errors import ClientFault
+from node.routing.lexer import Lexed, lex
+from node.routing.operands import Operand, marked
+
+if TYPE_CHECKING:
+    from node.routing.scopes import Level, Reference
+
+CACHE_LIMIT: Final = 1000  # shapes; query_cache_limit
+SHAPE_LIMIT_BYTES: Final = 64 * 1024  # longer texts are parsed each time: they rarely come again
+TREE_LIMIT: Final = 200  # exact trees of multi-shard statements
+
+
+class Kind(StrEnum):
+    SELECT = auto()
+    INSERT = auto()
+    UPDATE = auto()
+    DELETE = auto()
+    MERGE = auto()
+    COPY_FROM = auto()
+    COPY_TO = auto()
+    DDL = auto()
+    BEGIN = auto()
+    COMMIT = auto()
+    ROLLBACK = auto()
+    SAVEPOINT = auto()
+    RELEASE = auto()
+    ROLLBACK_TO = auto()
+    PREPARE_TRANSACTION = auto()
+    COMMIT_PREPARED = auto()
+    ROLLBACK_PREPARED = auto()
+    SET = auto()
+    RESET = auto()
+    SHOW = auto()
+    PREPARE = auto()
+    EXECUTE = auto()
+    DEALLOCATE = auto()
+    DECLARE = auto()
+    FETCH = auto()
+    CLOSE = auto()
+    LISTEN = auto()
+    UNLISTEN = auto()
+    NOTIFY = auto()
+    DISCARD = auto()
+    LOCK = auto()
+    EXPLAIN = auto()
+    CALL = auto()
+    DO = auto()
+    VACUUM = auto()
+    TRUNCATE = auto()
+    CHECKPOINT = auto()
+    LOAD = auto()
+    EMPTY = auto()
+    OTHER = auto()
+
+
+class Effects(IntFlag):
+    """What outlives the transaction on the server connection."""
+
+    NONE = 0
+    SETS = auto()  # see set_names
+    TEMP_TABLE = auto()
+    HOLD_CURSOR = auto()
+    LISTEN = auto()
+    ADVISORY_LOCK = auto()
+    SQL_PREPARE = auto()
+    LOAD = auto()
+    DISCARD = auto()
+    OPAQUE = auto()  # DO, CALL: anything
+    SEQUENCE = auto()  # currval and lastval speak of this session
+
+
+DEFAULT: Final = "default"  # DEFAULT in a VALUES row
+UNKNOWN: Final = "unknown"  # an expression that is not a constant
+Cell = Operand | str
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """`columns` None: no list. `rows` None: INSERT ... SELECT; empty: DEFAULT VALUES."""
+
+    columns: tuple[str, ...] | None
+    rows: tuple[tuple[Cell, ...], ...] | None
+    conflict: str | None  # nothing, update
+    conflict_assigns: tuple[str, ...]
+    returning: bool
+    overriding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    columns: tuple[str, ...] | None
+    format: str
+    options: tuple[tuple[str, str], ...]
+    server_file: bool
+    where: bool
+    from_query: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Facts that hold for every text of the shape. Operands name literals by ordinal, never by value."""
+
+    kind: Kind
+    tag: str  # what PostgreSQL calls it, for messages: "CREATE INDEX", "SELECT"
+    tables: tuple[Reference, ...] = ()
+    levels: tuple[Level, ...] = ()
+    target: Reference | None = None
+    read_only: bool = False
+    locks_rows: bool = False
+    effects: Effects = Effects.NONE
+    set_names: tuple[str, ...] = ()
+    set_local: bool = False
+    set_value: str | None = None
+    transaction_options: tuple[str, ...] = ()
+    chain: bool = False
+    transactional: bool = True  # may run inside a transaction block
+    functions: tuple[tuple[str | None, str], ...] = ()
+    clock_keywords: bool = False  # CURRENT_TIMESTAMP and its kin
+    parameters: int = 0  # highest $n
+    literals: int = 0  # how many literals of the text belong to this statement
+    insert: Insert | None = None
+    copy: Copy | None = None
+    assigns: tuple[tuple[str, Operand | None], ...] = ()  # UPDATE SET and MERGE
+    returning: bool = False
+    modifying_ctes: int = 0
+    inner: Statement | None = None  # what EXPLAIN, PREPARE, DECLARE are about
+    analyze: bool = False  # EXPLAIN ANALYZE runs it
+    name: str | None = None  # of a savepoint, prepared statement, cursor, channel, global transaction
+    temporary: bool = False
+    part: int = 0  # which statement of the text
+    is_marked: bool = False
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # plan's templates
+
+    def tree(self, lexed: Lexed) -> Any:
+        """The parse tree of this very text, constants included."""
+        return _trees(lexed.sql)[self.part]
+
+
+EMPTY: Final = Statement(Kind.EMPTY, "")
+_tree_cache: OrderedDict[bytes, tuple[Any, ...]] = OrderedDict()
+
+
+def _trees(sql: bytes) -> tuple[Any, ...]:
+    # A cache of a pure function: bounded, and nobody can tell whether it was hit.
+    found = _tree_cache.get(sql)
+    if found is None:
+        found = _parse(_decoded(sql))
+        if len(sql) <= SHAPE_LIMIT_BYTES:
+            _tree_cache[sql] = found
+            if len(_tree_cache) > TREE_LIMIT:
+                _tree_cache.popitem(last=False)
+    return found
+
+
+def _decoded(sql: bytes) -> str:
+    try:
+        return sql.decode()
+    except UnicodeDecodeError:
+        # Not UTF-8: only structure can be learned. Any one-byte encoding keeps ASCII where it is.
+        return sql.decode("latin-1")
+
+
+def _parse(sql: str) -> tuple[Any, ...]:
+    try:
+        return tuple(raw.stmt for raw in pglast.parse_sql(sql))
+    except ParseError as error:
+        text = str(error.args[0]) if error.args else "syntax error"
+        position = error.args[1] + 1 if len(error.args) > 1 and isinstance(error.args[1], int) else None
+        raise ClientFault(text, sqlstate="42601", position=position) from None
+    except RecursionError:
+        raise ClientFault("stack depth limit exceeded", sqlstate="54001") from None
+
+
+def parse(sql: str | bytes) -> tuple[Statement, ...]:
+    """The statements of a text. ClientFault 42601 with PostgreSQL's words."""
+    return parse_lexed(lex(sql.encode() if isinstance(sql, str) else sql))[0]
+
+
+def parse_lexed(lexed: Lexed) -> tuple[tuple[Statement, ...], bool]:
+    """The statements, and whether they hold for the whole shape (else only for this text)."""
+    from node.routing.facts import facts  # facts builds Statements: they need each other
+
+    text = None if lexed.broken else marked(lexed)
+    if text is not None:
+        try:
+            nodes = _parse(text)
+        except ClientFault:
+            nodes = None  # markers do not fit everywhere (float(24)), or the text is wrong: its own error tells
+        if nodes is not None:
+            return tuple(facts(node, part, True) for part, node in enumerate(nodes)), True
+    nodes = _trees(lexed.sql)
+    return tuple(facts(node, part, False) for part, node in enumerate(nodes)), not lexed.marks and not lexed.broken
+
+
+class Entry:
+    """One shape of the cache, with its counters for SHOW QUERY_CACHE."""
+
+    __slots__ = ("direct", "hits", "multi", "shape", "statements")
+
+    def __init__(self, shape: bytes, statements: tuple[Statement, ...]) -> None:
+        self.shape = shape
+        self.statements = statements
+        self.hits = 0
+        self.direct = 0
+        self.multi = 0
+
+
+class StatementCache:
+    """Shapes to statements, least recently used out first. Per database; texts that do not parse are not kept."""
+
+    def __init__(self, limit: int = CACHE_LIMIT, flags: int = 0) -> None:
+        self.limit = limit
+        self.flags = flags
+        self.hits = 0
+        self.misses = 0
+        self._entries: dict[bytes, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def lookup(self, sql: bytes) -> tuple[tuple[Statement, ...], Lexed]:
+        """Raises ClientFault 42601 as `parse`."""
+        entry, lexed = self.entry(sql)
+        return entry.statements, lexed
+
+    def entry(self, sql: bytes) -> tuple[Entry, Lexed]:
+        """As `lookup`, with the counters."""
+        lexed = lex(sql, self.flags)
+        entries = self._entries
+        entry = entries.get(lexed.shape)
+        if entry is None:
+            return self._miss(lexed), lexed
+        self.hits += 1
+        entry.hits += 1
+        if entry.hits & 15 == 0:  # moving it on every hit would cost more than a slightly stale order
+            entries[lexed.shape] = entries.pop(lexed.shape)
+        return entry, lexed
+
+    def _miss(self, lexed: Lexed) -> Entry:
+        exact = b"\0" + lexed.sql
+        entry = self._entries.get(exact)
+        if entry is not None:
+            self.hits += 1
+            entry.hits += 1
+            return entry
+        self.misses += 1
+        statements, general = parse_lexed(lexed)
+        entry = Entry(lexed.shape if general else exact, statements)
+        if len(entry.shape) <= SHAPE_LIMIT_BYTES and self.limit > 0:
+            while len(self._entries) >= self.limit:
+                del self._entries[next(iter(self._entries))]
+            self._entries[entry.shape] = entry
+        return entry
+
+    def resize(self, limit: int) -> None:
+        self.limit = limit
+        while len(self._entries) > limit:
+            del self._entries[next(iter(self._entries))]
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+    def rows(self) -> list[tuple[str, int, int, int]]:
+        """(query, hits, direct, multi) for SHOW QUERY_CACHE; literals show as their kind."""
+        readable = bytes.maketrans(b"\1\2\3", b"???")
+        return [
+            (e.shape.lstrip(b"\0").translate(readable).decode("utf-8", "replace"), e.hits, e.direct, e.multi)
+            for e in self._entries.values()
+        ]

@@ -256,8 +256,10 @@ class Follower:
             ]
         vote = self.promise.vote
         if vote is not None and cell.roll is not None and cell.roll.rid == vote.rid:
+            # Written again before it is repeated: an fsync that failed may have left the record in the page cache only,
+            # where this life can read it and the next power cut forgets it. (Found by seed 1967.)
             self.state = State.FENCED
-            return []
+            return [Persist(self.promise)]
         if self._have != cell.cur.digest:
             return [Obtain(cell.cur.digest)]
         return [Amend(TakeSeat(self.node, self.seat, cell.cur.digest))]

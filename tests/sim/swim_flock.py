@@ -59,7 +59,7 @@ class Flock:
         network: Network | None = None,
         settings: SwimSettings = LAN,
         seeds: int = 1,
-        event_limit: int = 2_000_000,
+        event_limit: int = 300_000,
         keyring: Callable[[str], Keyring] = lambda node: Keyring([KEY]),
         flock: Callable[[str], str] = lambda node: "test",
     ) -> None:

@@ -210,11 +210,12 @@ def parse_lexed(lexed: Lexed) -> tuple[tuple[Statement, ...], bool]:
 class Entry:
     """One shape of the cache, with its counters for SHOW QUERY_CACHE."""
 
-    __slots__ = ("direct", "hits", "multi", "shape", "statements")
+    __slots__ = ("direct", "hits", "multi", "shape", "statements", "traits")
 
     def __init__(self, shape: bytes, statements: tuple[Statement, ...]) -> None:
         self.shape = shape
         self.statements = statements
+        self.traits: Any = None  # what the client side makes of the statements, once it has
         self.hits = 0
         self.direct = 0
         self.multi = 0

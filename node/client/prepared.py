@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from typing import TYPE_CHECKING
+
 from node.wire import messages
+
+if TYPE_CHECKING:
+    from node.client.shape import Shape
 
 PREFIX = b"__pgmurmur_"
 
@@ -16,12 +21,14 @@ PREFIX = b"__pgmurmur_"
 class Prepared:
     """One statement text with parameter types, shared by every client that prepared it."""
 
-    __slots__ = ("key", "name", "parse", "sql", "types", "used_by")
+    __slots__ = ("key", "name", "number", "parse", "shape", "sql", "types", "used_by")
 
     def __init__(self, key: tuple[bytes, bytes, str], number: int) -> None:
         self.key = key
         self.sql, types, _ = key
         self.types = types
+        self.number = number
+        self.shape: Shape | None = None  # found when it is first bound
         self.name = PREFIX + str(number).encode()
         # the Parse message that makes it known to a server
         self.parse = messages.message(b"P", self.name + b"\0" + self.sql + b"\0" + types)

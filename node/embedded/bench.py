@@ -314,7 +314,7 @@ def print_table(screen: Screen, rows: Sequence[Row]) -> None:
     screen.table(
         lines,
         ("work", "protocol", "clients", "direct tps", "PgBouncer tps", "node tps", "÷ direct", "÷ PgBouncer")
-        + ("PgBouncer µs", "node µs", "÷ PgBouncer"),
+        + ("PgBouncer µs", "node µs", "µs ÷ PgBouncer"),
     )
     errors = {f"{name}, {row.mode}: {s.error}" for row in rows for name, s in row.samples.items() if s.error}
     for error in sorted(errors):

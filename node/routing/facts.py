@@ -12,7 +12,8 @@ from node.routing.scopes import Reference, Scopes
 from node.routing.statement import DEFAULT, UNKNOWN, Cell, Copy, Effects, Insert, Kind, Statement
 
 # Functions that write, or whose answer belongs to the primary or to this session.
-_WRITING = """nextval setval currval lastval set_config pg_notify txid_current pg_current_xact_id pg_logical_emit_message
+_WRITING = """
+    nextval setval currval lastval set_config pg_notify txid_current pg_current_xact_id pg_logical_emit_message
     pg_advisory_lock pg_advisory_lock_shared pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all
     pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
     pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared lo_creat lo_create lo_import lo_unlink lo_put

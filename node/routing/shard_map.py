@@ -80,7 +80,7 @@ class Mapping:
             return found
         if value is not None:
             if self._starts is not None:
-                at = bisect_right(self._starts, value) - 1  # type: ignore[type-var]
+                at = bisect_right(self._starts, value) - 1
                 if at >= 0 and _inside(self._ranges[at], value):
                     return self._ranges[at].shard
                 return self._default
@@ -136,7 +136,7 @@ def _meets(entry: RangeEntry, low: KeyValue | None, high: KeyValue | None) -> bo
 def shard_of(rule: ShardedTable, value: KeyValue | None, shards: int) -> int | None:
     """The shard of a row with this key; None where the mapping has no place for it.
 
-    NULL hashes to 0, as in PostgreSQL: a hash partition takes NULL keys with remainder 0... of a hash of 0.
+    NULL adds nothing to a hash of 0: PostgreSQL's hash partition with remainder 0 takes rows whose key is NULL.
     """
     mapping = rule.mapping
     if mapping is not None:

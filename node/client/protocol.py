@@ -1,0 +1,96 @@
+"""The socket of a client: login first, then a Session. Chunks in, chunks out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+from node.client.login import Login, LoginResult, Reception
+from node.errors import Bug
+from node.wire import messages
+
+log = logging.getLogger("pgmurmur.client")
+
+
+class Receiver:
+    """Whoever takes a client's bytes after its login: a Session, or the admin console."""
+
+    def from_client(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def client_lost(self) -> None:
+        raise NotImplementedError
+
+    def client_pause(self) -> None:
+        raise NotImplementedError
+
+    def client_resume(self) -> None:
+        raise NotImplementedError
+
+
+class ClientProtocol(asyncio.Protocol):
+    """asyncio's face of one client."""
+
+    def __init__(self, reception: Reception, welcome: Callable[[ClientProtocol, LoginResult], None]) -> None:
+        self._reception = reception
+        self._welcome = welcome
+        self._login: Login | None = None
+        self.transport: asyncio.Transport | None = None
+        self.receiver: Receiver | None = None
+        self.early = b""  # what the client sent between its login and its welcome
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.transport is None:
+            self.transport = cast(asyncio.Transport, transport)
+            self._login = Login(self, self.transport, self._reception, self._logged_in)
+
+    def _logged_in(self, result: LoginResult) -> None:
+        self._login = None
+        self.transport = result.transport
+        self.early = result.accepted.surplus
+        self._welcome(self, result)
+
+    def take(self, receiver: Receiver) -> None:
+        """From now on the client's bytes go to `receiver`."""
+        self.receiver = receiver
+        early, self.early = self.early, b""
+        if early:
+            self.data_received(early)
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self.receiver
+        if receiver is not None:
+            try:
+                receiver.from_client(data)
+            except Exception as error:  # a bug of ours ends this session, not the process
+                log.exception("session_failed")
+                self.close_with(Bug(f"internal error: {error}"))
+        elif self._login is not None:
+            self._login.receive(data)
+        else:
+            self.early += data
+            if len(self.early) > 1 << 20 and self.transport is not None:
+                self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._login is not None:
+            self._login.lost()
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            receiver.client_lost()
+
+    def pause_writing(self) -> None:
+        if self.receiver is not None:
+            self.receiver.client_pause()
+
+    def resume_writing(self) -> None:
+        if self.receiver is not None:
+            self.receiver.client_resume()
+
+    def close_with(self, fault: Bug) -> None:
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(messages.error_response(fault))
+            transport.close()

@@ -1,0 +1,102 @@
+"""What every session of a node shares: caches, clock, limits, and the door to the slow gear.
+
+Sessions never see the application; this is all they get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from node.client.prepared import PreparedStatements
+    from node.client.session import Session
+    from node.client.shape import Shapes
+    from node.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per client; named and chosen in config/limits.py."""
+
+    message_bytes: int = 1 << 30
+    prepared_statements: int = 10_000
+
+
+class Task(Protocol):
+    def cancel(self) -> object: ...
+
+
+class SlowGear(Protocol):
+    """The coroutines of client/slow.py."""
+
+    def replay(self, session: Session) -> Coroutine[Any, Any, None]: ...
+
+    def ask(self, session: Session) -> Coroutine[Any, Any, None]: ...
+
+    def unit(self, session: Session) -> Coroutine[Any, Any, None]: ...
+
+
+class Services:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        spawn: Callable[[Awaitable[None]], Task],
+        shapes: Shapes,
+        prepared: PreparedStatements,
+        database: Callable[[str, str], Database],
+        slow: SlowGear,
+        limits: Limits,
+    ) -> None:
+        self.clock = clock
+        self.spawn = spawn
+        self.shapes = shapes
+        self.prepared = prepared
+        self.database = database
+        self.slow = slow
+        self.limits = limits
+        self.epoch = 0  # raised with every new Snapshot
+        self.drops_refused_clients = True
+        self.sessions: dict[int, Session] = {}
+        self._tasks: dict[int, Task] = {}
+        self._fed: dict[int, Callable[[], None]] = {}
+
+    # --- the slow gear ---------------------------------------------------------------------------------------------
+
+    def slow_replay(self, session: Session) -> None:
+        self._run(session, self.slow.replay(session))
+
+    def slow_ask(self, session: Session) -> None:
+        self._run(session, self.slow.ask(session))
+
+    def slow_unit(self, session: Session) -> None:
+        self._run(session, self.slow.unit(session))
+
+    def _run(self, session: Session, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[session.id] = self.spawn(work)
+
+    def slow_finished(self, session: Session) -> None:
+        """The coroutine hands the session back."""
+        self._tasks.pop(session.id, None)
+        self._fed.pop(session.id, None)
+
+    def slow_abandon(self, session: Session) -> None:
+        """The client is gone while a coroutine works for it."""
+        self._fed.pop(session.id, None)
+        task = self._tasks.pop(session.id, None)
+        if task is not None:
+            task.cancel()
+
+    def slow_waiting(self, session: Session) -> bool:
+        return session.id in self._fed
+
+    def slow_feed(self, session: Session) -> None:
+        """More bytes for a coroutine that waits for them (COPY data)."""
+        call = self._fed.pop(session.id, None)
+        if call is not None:
+            call()
+
+    def when_fed(self, session: Session, call: Callable[[], None]) -> None:
+        self._fed[session.id] = call

@@ -1,0 +1,833 @@
+"""One client, from its login to its end: which server it has, what it waits for, what it left behind.
+
+A session is in exactly one state, and the state tells the gear:
+
+    READY     fast gear: callbacks. Without a server (`server is None`) the next message begins a transaction;
+              with one, bytes pass (`pump`).
+    WAITING   fast gear: at the gate or in a pool's queue. The message that began it is still unread in `requests`.
+    SLOW      a coroutine of client/slow.py has the session; it ends by calling `slow_done`.
+    CLOSED    the end.
+
+Questions at a transaction's start, in this order: gate → plan → acquire → link. A session that could not go on gives
+the message back (`requests.at = requests.start`) and starts over from the gate, so nothing planned by an old map is
+ever sent. A server goes back to its pool when it owes nothing and its last ReadyForQuery said I.
+
+On a database with one shard messages are forwarded as they come. On a sharded one (`routed`) a *unit* is planned as a
+whole: a Query, or an extended batch up to its Sync; one that needs a single shard goes the same way as above, any
+other is handed to the slow gear.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from node.client.parameters import NONE, Parameters
+from node.client.prepared import PREFIX
+from node.client.shape import Pin, Shape
+from node.errors import ClientFault, Fault, ServerFault
+from node.server.connection import IDLE, Lost, ServerConnection
+from node.wire import messages
+from node.wire.codes import Frontend, Transaction
+from node.wire.pipeline import (
+    CONTINUED,
+    FAKE_CLOSE_COMPLETE,
+    FAKE_PARSE_COMPLETE,
+    NOTHING,
+    RING_ENTRIES,
+    TOO_LONG,
+    Requests,
+)
+
+if TYPE_CHECKING:
+    from node.client.prepared import Prepared
+    from node.auth.verifier import Account
+    from node.client.services import Services
+    from node.database import Database
+    from node.pool.core import Waiter
+    from node.pool.pool import Pool
+
+log = logging.getLogger("pgmurmur.client")
+
+READY, WAITING, SLOW, CLOSED = range(4)
+
+# A client that sends while it cannot be served is read up to here and then no further.
+UNREAD_BYTES = 256 << 10
+# Entries of the server's reply queue that one message may need (Close and Parse ahead of a Bind).
+_ROOM = 8
+_FULL = RING_ENTRIES - _ROOM
+
+_BIND = int(Frontend.BIND)
+_CLOSE = int(Frontend.CLOSE)
+_COPY_DATA = int(Frontend.COPY_DATA)
+_COPY_DONE = int(Frontend.COPY_DONE)
+_COPY_FAIL = int(Frontend.COPY_FAIL)
+_DESCRIBE = int(Frontend.DESCRIBE)
+_EXECUTE = int(Frontend.EXECUTE)
+_FLUSH = int(Frontend.FLUSH)
+_FUNCTION_CALL = int(Frontend.FUNCTION_CALL)
+_PARSE = int(Frontend.PARSE)
+_QUERY = int(Frontend.QUERY)
+_SYNC = int(Frontend.SYNC)
+_TERMINATE = int(Frontend.TERMINATE)
+_BEGINS = frozenset((_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _FUNCTION_CALL))
+_COPY = frozenset((_COPY_DATA, _COPY_DONE, _COPY_FAIL, CONTINUED))
+
+_TX_IDLE = int(Transaction.IDLE)
+_TX_OPEN = int(Transaction.OPEN)
+_TX_FAILED = int(Transaction.FAILED)
+
+
+class Session:
+    """Sans-IO: the shell (client/protocol.py) passes bytes in and gives `write` and the reading switches."""
+
+    def __init__(
+        self,
+        number: int,
+        services: Services,
+        account: Account,
+        database: Database,
+        *,
+        write: Callable[[bytes], None],
+        close: Callable[[], None],
+        pause_reading: Callable[[], None],
+        resume_reading: Callable[[], None],
+        address: tuple[str, int],
+        now: float,
+    ) -> None:
+        self.id = number
+        self.services = services
+        self.account = account
+        self.database = database
+        self.gate = database.gate
+        self.write = write
+        self.close_transport = close
+        self._pause_reading = pause_reading
+        self._resume_reading = resume_reading
+        self.address = address
+        self.requests = Requests(services.limits.message_bytes)
+        self.state = READY
+        self.server: ServerConnection | None = None
+        self.pool: Pool | None = None
+        self.waiter: Waiter | None = None
+        self.entered = False  # counted in by the gate
+        self.discarding = False  # an error was answered; everything up to the next Sync is skipped
+        self.reading_paused = False
+        self.writing_paused = False
+        # what the client has made of its session
+        self.startup: dict[str, str] = {}
+        self.application_name = ""
+        self.parameters: Parameters = NONE
+        self.tracked: tuple[str, ...] = ()  # names whose values are asked for after a SET
+        self.must_ask = False
+        self.forget_statements = False  # DISCARD ALL or DEALLOCATE ALL is under way
+        self.reset_settings: tuple[str, ...] = ()
+        self.pin: Pin | None = None
+        self.prepared: dict[bytes, Prepared] = {}
+        self.doubtful: set[bytes] = set()  # names whose Parse may have failed
+        self.unnamed: Shape | None = None
+        self.unit_names: list[bytes] = []
+        self.unit_parsed: list[int] = []
+        self.errors_before = 0
+        # a transaction of a sharded database that no server has heard of yet
+        self.begin_message = b""
+        self.tx_failed = False
+        self.shard = -1
+        self.links: dict[int, ServerConnection] = {}  # the slow gear's servers in a transaction over several shards
+        self.hints: dict[str, str] = {}
+        self.unnamed_parse = b""
+        self.stop_at = 0
+        # cancel key
+        self.pid = 0
+        self.secret = b""
+        # for the console
+        self.connected_at = now
+        self.active_since = 0.0
+        self.transaction_since = 0.0
+        self.last_request = now
+        self.queries = self.transactions = self.transactions_2pc = self.errors = 0
+        self.wait_time_s = self.query_time_s = self.transaction_time_s = 0.0
+        self.bytes_received = self.bytes_sent = 0
+        self.managed = database.manages_statements
+        self.on_closed: Callable[[Session], None] | None = None
+
+    # --- the client's side ---------------------------------------------------------------------------------------
+
+    def from_client(self, data: bytes) -> None:
+        """Bytes from the client's socket."""
+        self.bytes_received += len(data)
+        self.requests.feed(data)
+        if self.state == READY:
+            self.advance()
+        elif self.requests.waiting_bytes() > UNREAD_BYTES:
+            self.pause_client()
+        if self.state == SLOW and self.services.slow_waiting(self):
+            self.services.slow_feed(self)
+
+    def advance(self) -> None:
+        """Goes as far as the bytes and the state allow."""
+        while self.state == READY:
+            try:
+                if self.database.routed:
+                    if not self.begin_routed():
+                        return
+                elif self.server is not None:
+                    if not self.pump():
+                        return
+                elif not self.begin():
+                    return
+            except ClientFault as fault:
+                self.fail(fault)
+
+    def client_lost(self) -> None:
+        """The client's socket is gone."""
+        self.end()
+
+    def pause_client(self) -> None:
+        if not self.reading_paused:
+            self.reading_paused = True
+            self._pause_reading()
+
+    def resume_client(self) -> None:
+        if self.reading_paused:
+            self.reading_paused = False
+            self._resume_reading()
+
+    def client_pause(self) -> None:
+        """The client does not read: its server is read no further either."""
+        self.writing_paused = True
+        if self.server is not None and self.server.closed_why is None:
+            self.server.pause_reading()
+
+    def client_resume(self) -> None:
+        self.writing_paused = False
+        if self.server is not None and self.server.closed_why is None:
+            self.server.resume_reading()
+
+    # --- beginning -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> bool:
+        """Without a server: looks at the next message. True: go on; False: wait for bytes or for somebody."""
+        requests = self.requests
+        letter = requests.next()
+        if letter == NOTHING:
+            return False
+        if self.discarding or letter not in _BEGINS:
+            return self.unlinked(letter)
+        if not self.enter():
+            return False
+        database = self.database
+        pool = database.only
+        if pool is None:
+            if database.routed:
+                requests.at = requests.start
+                return True
+            pool = self.choose(letter)
+        return self.acquire(pool)
+
+    def enter(self) -> bool:
+        """Passes the gate, and looks at the world as it is now. False: waiting; the message was given back."""
+        if not self.entered:
+            if not self.gate.enter():
+                self.requests.at = self.requests.start
+                self.wait_at_gate()
+                return False
+            self.entered = True
+            self.transaction_since = self.services.clock()
+            if self.database.epoch != self.services.epoch:
+                self.move()
+        return True
+
+    def acquire(self, pool: Pool) -> bool:
+        """Asks `pool` for a server. True: linked. False: waiting in its queue; the message was given back."""
+        self.requests.at = self.requests.start
+        self.pool = pool
+        server = pool.acquire()
+        if server is not None:
+            return self.link(server)
+        self.state = WAITING
+        self.active_since = self.services.clock()
+        self.waiter = pool.wait(self)
+        return self.state == READY
+
+    def move(self) -> None:
+        """The configuration has changed since the last transaction: the same database, as it is defined now."""
+        database = self.services.database(self.account.user, self.database.name)
+        if database.gate is not self.gate:
+            self.gate.leave()
+            self.gate = database.gate
+            self.gate.running += 1
+        self.database = database
+        self.managed = database.manages_statements
+
+    def choose(self, letter: int) -> Pool:
+        """Primary or replica, by what the first statement is."""
+        shape: Shape | None = None
+        requests = self.requests
+        body = requests.buffer[requests.start + 5 : requests.end]
+        if letter == _QUERY:
+            shape = self.services.shapes.find(body[:-1])
+        elif letter == _PARSE:
+            shape = self.services.shapes.find(messages.parse_parse(body).sql)
+        elif letter in (_BIND, _DESCRIBE):
+            name = body.split(b"\0", 2)[1] if letter == _BIND else body[1:-1]
+            prepared = self.prepared.get(name)
+            shape = self.services.shapes.find(prepared.sql) if prepared is not None else self.unnamed
+        role = (self.services.shapes.hints().role if shape is not None else None) or self.hints.get("role")
+        balancer = self.database.balancers[0]
+        if role == "primary" or (role is None and (shape is None or not self.database.may_read_elsewhere(shape))):
+            return balancer.write()
+        return balancer.read(self.services.clock())
+
+    def unlinked(self, letter: int) -> bool:
+        """A message that needs no server."""
+        if letter == TOO_LONG:
+            raise self.too_long()
+        if letter == _TERMINATE:
+            self.close()
+            return False
+        if letter == _SYNC:
+            self.discarding = False
+            self.write(messages.ready_for_query(self.tx_status))
+            return True
+        # Flush has nothing to flush; copy messages are what is left of a COPY that has ended in an error.
+        if self.discarding or letter == _FLUSH or letter in _COPY:
+            return True
+        raise ClientFault(f"invalid frontend message type {letter}", sqlstate="08P01", severity="FATAL")
+
+    @property
+    def tx_status(self) -> int:
+        """What a ReadyForQuery of ours has to say."""
+        if self.tx_failed:
+            return _TX_FAILED
+        if self.begin_message or self.links:
+            return _TX_OPEN
+        return self.server.pipeline.tx_status if self.server is not None else _TX_IDLE
+
+    # --- waiting ---------------------------------------------------------------------------------------------------
+
+    def wait_at_gate(self) -> None:
+        self.state = WAITING
+        self.waiter = None
+        self.active_since = self.services.clock()
+        self.gate.wait(self.gate_opened)
+
+    def gate_opened(self) -> None:
+        if self.state == WAITING:
+            self.wait_time_s += self.services.clock() - self.active_since
+            self.state = READY
+            self.resume_client()
+            self.advance()
+
+    def granted(self, server: ServerConnection) -> None:
+        """The pool has a server for us."""
+        self.wait_time_s += self.services.clock() - self.active_since
+        self.waiter = None
+        self.state = READY
+        self.resume_client()
+        if self.link(server):
+            self.advance()
+
+    def refused(self, fault: Exception) -> None:
+        """The pool has none. By client_connection_recovery the client stays or goes."""
+        self.waiter = None
+        self.state = READY
+        self.resume_client()
+        known = fault if isinstance(fault, Fault) else ServerFault(str(fault), sqlstate="58000")
+        if self.services.drops_refused_clients:
+            known.severity = "FATAL"
+        self.requests.next()
+        self.fail(known)
+        self.advance()
+
+    def stop_waiting(self) -> None:
+        if self.waiter is not None and self.pool is not None:
+            self.pool.forget(self.waiter)
+            self.waiter = None
+        else:
+            self.gate.forget(self.gate_opened)
+
+    # --- linked ----------------------------------------------------------------------------------------------------
+
+    def link(self, server: ServerConnection) -> bool:
+        """Takes the server. False: its settings differ from ours, the slow gear sees to it first."""
+        self.server = server
+        server.owner = self
+        self.errors_before = server.pipeline.errors
+        if self.writing_paused:
+            server.pause_reading()
+        if server.parameters is not self.parameters:
+            self.state = SLOW
+            self.services.slow_replay(self)
+            return False
+        return True
+
+    def pump(self) -> bool:
+        """Forwards what was received to the linked server. True: look again; False: wait."""
+        requests, server = self.requests, self.server
+        assert server is not None
+        pipeline = server.pipeline
+        if not self.entered and requests.waiting_bytes():
+            requests.start = requests.at
+            if not self.enter():
+                return False
+        buffer = requests.buffer
+        run = upto = requests.at  # buffer[run:upto] passes as it is
+        pieces: list[bytes] | None = None
+        again = False
+        stop_at = self.stop_at
+        if pipeline.done == pipeline.sent:
+            self.active_since = self.services.clock()
+        while stop_at == 0 or upto < stop_at:
+            letter = requests.next()
+            if letter == NOTHING:
+                break
+            start, end = requests.start, requests.end
+            replacement: bytes | None = None
+            if self.discarding and letter != _SYNC:
+                replacement = b""
+                if letter == _TERMINATE:
+                    letter = -1
+            elif letter == _QUERY:
+                shape = self.services.shapes.find(buffer[start + 5 : end - 1])
+                if not shape.plain and not self.special(shape, _QUERY):
+                    again = requests.at != start  # answered here: go on; given back: wait until all is settled
+                    run = self.flush(buffer, run, upto, end, pieces)
+                    pieces = None
+                    upto = end if again else upto
+                    break
+                pipeline.owe_query(self)
+                self.queries += 1
+            elif letter == _EXECUTE:
+                pipeline.owe()
+                self.queries += 1
+            elif letter == _SYNC:
+                self.discarding = False
+                pipeline.owe_sync(self)
+            elif letter == _PARSE:
+                replacement = self.on_parse(server, buffer[start:end])
+            elif letter == _BIND:
+                replacement = self.on_bind(server, buffer, start, end)
+            elif letter == _DESCRIBE or letter == _CLOSE:
+                replacement = self.on_name(server, letter, buffer[start:end])
+            elif letter == _FUNCTION_CALL:
+                pipeline.owe_query(self)
+            elif letter in _COPY:
+                if pipeline.done == pipeline.sent and not pipeline.batch:
+                    replacement = b""  # what is left of a COPY that has failed
+                if letter == _COPY_DONE or letter == _COPY_FAIL:
+                    pipeline.copy_ended()
+            elif letter != _FLUSH:
+                letter = -1 if letter == _TERMINATE else -2
+            if letter < 0:
+                self.flush(buffer, run, upto, upto, pieces)
+                if letter == -1:
+                    self.close()
+                    return False
+                raise self.protocol_violation()
+            upto = end
+            if replacement is not None:
+                if pieces is None:
+                    pieces = []
+                if start > run:
+                    pieces.append(buffer[run:start])
+                if replacement:
+                    pieces.append(replacement)
+                run = end
+            if pipeline.room() < _ROOM:
+                self.pause_client()
+                break
+        self.flush(buffer, run, upto, upto, pieces)
+        if stop_at and upto >= stop_at:
+            self.stop_at = 0
+        if self.server is server and pipeline.done == pipeline.sent and pipeline.idle():
+            self.settle()
+            return self.state == READY and requests.waiting_bytes() > 0 and self.server is None
+        return again
+
+    def flush(self, buffer: bytes, run: int, upto: int, next_run: int, pieces: list[bytes] | None) -> int:
+        """Writes what passes; the next run begins at `next_run`."""
+        server = self.server
+        if server is None:
+            return next_run
+        if pieces is None:
+            if upto <= run:
+                return next_run
+            data = buffer if run == 0 and upto == len(buffer) else buffer[run:upto]
+        else:
+            if upto > run:
+                pieces.append(buffer[run:upto])
+            data = b"".join(pieces)
+            if not data:
+                return next_run
+        server.bytes_sent += len(data)
+        server.write(data)
+        return next_run
+
+    def from_server(self, server: ServerConnection, data: bytes) -> None:
+        """Bytes for the client; and, when nothing more is owed, the end of a unit."""
+        if data:
+            self.bytes_sent += len(data)
+            self.write(data)
+        pipeline = server.pipeline
+        if pipeline.done == pipeline.sent and pipeline.idle():
+            self.settle()
+            if self.state == READY:
+                if self.reading_paused and not server.writing_paused:
+                    self.resume_client()
+                if self.requests.waiting_bytes():
+                    self.advance()
+        elif self.reading_paused and not server.writing_paused and pipeline.room() > _FULL // 2:
+            self.resume_client()
+            if self.state == READY:
+                self.advance()
+
+    def server_pause(self) -> None:
+        self.pause_client()
+
+    def server_resume(self) -> None:
+        if self.state == READY:
+            self.resume_client()
+
+    def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
+        """The link is gone. The client hears one error: the server's own last words if it had any."""
+        if self.state == CLOSED:
+            return
+        self.server = None
+        pipeline = server.pipeline
+        said = b"VFATAL\0" in pipeline.last_error or b"SFATAL\0" in pipeline.last_error
+        self.errors += 1
+        if not said:
+            self.write(messages.error_response(fault))
+        self.close()
+
+    def settle(self) -> None:
+        """The server owes nothing. Outside a transaction it goes back to its pool, unless something pins it."""
+        server = self.server
+        assert server is not None
+        pipeline = server.pipeline
+        if pipeline.errors != self.errors_before:
+            self.after_errors(server)
+        if self.unit_names:
+            self.unit_names.clear()
+            self.unit_parsed.clear()
+        clock = self.services.clock()
+        pool = server.pool
+        if self.active_since:
+            self.query_time_s += clock - self.active_since
+            if pool is not None:
+                pool.query_time_s += clock - self.active_since
+                pool.queries += 1
+            self.active_since = 0.0
+        self.last_request = clock
+        if pipeline.tx_status != IDLE:
+            if self.database.mode == "statement":
+                raise_statement_mode(self)
+            return
+        if self.entered:
+            self.transactions += 1
+            if pool is not None:
+                pool.transactions += 1
+                pool.transaction_time_s += clock - self.transaction_since
+            self.transaction_time_s += clock - self.transaction_since
+        self.begin_message = b""
+        self.tx_failed = False
+        if self.forget_statements:
+            self.forget(server)
+        if self.pin is None and self.database.mode != "session":
+            if self.must_ask:
+                self.state = SLOW
+                self.services.slow_ask(self)
+                return
+            self.unlink()
+        self.leave()
+
+    def unlink(self) -> None:
+        """Gives the server back."""
+        server = self.server
+        if server is None:
+            return
+        self.server = None
+        self.shard = -1
+        if self.writing_paused and server.closed_why is None:
+            server.resume_reading()
+        server.owner = None
+        if server.pool is not None:
+            server.pool.release(server)
+
+    def leave(self) -> None:
+        if self.entered:
+            self.entered = False
+            self.gate.leave()
+
+    def after_errors(self, server: ServerConnection) -> None:
+        """Something in this unit failed: statements parsed in it may or may not exist."""
+        count = server.pipeline.errors - self.errors_before
+        self.errors += count
+        server.errors += count
+        self.errors_before = server.pipeline.errors
+        for number in self.unit_parsed:
+            if number in server.prepared:
+                server.prepared[number] = False
+        self.doubtful.update(self.unit_names)
+        if b"C0A000\0" in server.pipeline.last_error or b"C26000\0" in server.pipeline.last_error:
+            # "cached plan must not change result type": parse anew next time
+            for number in server.prepared:
+                server.prepared[number] = False
+
+    # --- statements that leave something behind ------------------------------------------------------------------
+
+    def special(self, shape: Shape, letter: int) -> bool:
+        """Takes note of what a statement does to the session. False: it was answered, or has to wait (given back)."""
+        server = self.server
+        assert server is not None
+        if shape.begins and self.database.mode == "statement":
+            raise ClientFault(
+                "transaction control statements are not supported in statement pooler mode",
+                sqlstate="58000",
+                hint='set pooler_mode = "transaction" for this database',
+            )
+        if self.database.mode == "session":
+            server.dirty = True
+            return True
+        if shape.deallocates is not None and shape.deallocates in self.prepared and letter == _QUERY:
+            if not server.pipeline.idle():
+                self.requests.at = self.requests.start
+                return False
+            self.drop_statement(shape.deallocates)
+            self.write(messages.command_complete("DEALLOCATE") + messages.ready_for_query(server.pipeline.tx_status))
+            return False
+        if shape.forgets_statements:
+            self.forget_statements = True
+            server.dirty = True
+        if shape.discards_all:
+            self.pin = None
+        if shape.marks_dirty:
+            server.dirty = self.must_ask = True
+        if shape.sets or shape.resets_all:
+            self.must_ask = True
+            self.reset_settings += tuple(n for n in shape.resets if n in self.startup)
+            if shape.resets_all:
+                self.reset_settings = tuple(self.startup)
+            self.tracked = tuple(dict.fromkeys((*self.tracked, *shape.sets)))
+        if shape.pin is not None:
+            self.pin = shape.pin
+            server.dirty = True
+        return True
+
+    def forget(self, server: ServerConnection) -> None:
+        """DISCARD ALL or DEALLOCATE ALL has run on the server."""
+        self.forget_statements = False
+        server.prepared.clear()
+        for name in list(self.prepared):
+            self.drop_statement(name)
+
+    # --- named statements in transaction mode ----------------------------------------------------------------------
+
+    def on_parse(self, server: ServerConnection, message: bytes) -> bytes | None:
+        """A Parse: what to send in its place; None: as it is."""
+        end = message.index(b"\0", 5)
+        name = message[5:end]
+        sql_end = message.find(b"\0", end + 1)
+        if sql_end < 0:
+            raise messages.malformed("Parse")
+        sql = message[end + 1 : sql_end]
+        shape = self.services.shapes.find(sql)
+        if not shape.plain:
+            self.special(shape, _PARSE)
+        pipeline = server.pipeline
+        if pool := server.pool:
+            pool.parses += 1
+        if not name:
+            self.unnamed = shape
+            pipeline.owe()
+            return None
+        if not self.managed:
+            pipeline.owe()
+            return None
+        if name in self.prepared and name not in self.doubtful:
+            # PostgreSQL says 42P05 here; so does the server, under the name that it knows
+            prepared = self.prepared[name]
+            ahead = self.ensure(server, prepared)
+            pipeline.owe()
+            return ahead + prepared.parse
+        if len(self.prepared) >= self.services.limits.prepared_statements:
+            raise ClientFault(
+                "too many prepared statements",
+                sqlstate="53400",
+                detail=f"This client has prepared {len(self.prepared)} statements.",
+                hint="close statements that are not used any more, or raise the limit",
+            )
+        self.drop_statement(name)
+        prepared = self.services.prepared.use(sql, message[sql_end + 1 :], self.parameters.values.get("search_path", ""))
+        self.prepared[name] = prepared
+        self.doubtful.discard(name)
+        self.unit_names.append(name)
+        number = prepared.number
+        if server.prepared.get(number):
+            if pipeline.owe_fake(FAKE_PARSE_COMPLETE, self):
+                self.write(messages.PARSE_COMPLETE)
+            return b""
+        ahead = self.make_room(server, prepared)
+        server.prepared[number] = True
+        self.unit_parsed.append(number)
+        pipeline.owe()
+        return ahead + prepared.parse
+
+    def ensure(self, server: ServerConnection, prepared: Prepared) -> bytes:
+        """What must be sent ahead so that the server knows the statement."""
+        number = prepared.number
+        if server.prepared.get(number):
+            return b""
+        ahead = self.make_room(server, prepared)
+        server.pipeline.owe_skipped(self)
+        server.prepared[number] = True
+        self.unit_parsed.append(number)
+        self.unit_names.append(b"")
+        return ahead + prepared.parse
+
+    def make_room(self, server: ServerConnection, prepared: Prepared) -> bytes:
+        """Closes the statement if it may be there already, and the oldest ones above prepared_statements_limit."""
+        ahead = b""
+        known = server.prepared
+        if known.pop(prepared.number, None) is not None:
+            server.pipeline.owe_skipped(self)
+            ahead = messages.close_statement(prepared.name)
+        limit = self.database.prepared_limit
+        while len(known) >= limit:
+            number, _ = known.popitem(last=False)
+            server.pipeline.owe_skipped(self)
+            ahead += messages.close_statement(PREFIX + str(number).encode())
+        return ahead
+
+    def on_bind(self, server: ServerConnection, buffer: bytes, start: int, end: int) -> bytes | None:
+        portal_end = buffer.find(b"\0", start + 5, end)
+        name_end = buffer.find(b"\0", portal_end + 1, end)
+        if portal_end < 0 or name_end < 0:
+            raise messages.malformed("Bind")
+        pipeline = server.pipeline
+        name = buffer[portal_end + 1 : name_end]
+        prepared = self.prepared.get(name) if name else None
+        if prepared is None:
+            pipeline.owe()
+            return None
+        shape = prepared.shape
+        if shape is None:
+            shape = prepared.shape = self.services.shapes.find(prepared.sql)
+        if not shape.plain:
+            self.special(shape, _BIND)
+        ahead = self.ensure(server, prepared)
+        pipeline.owe()
+        body = buffer[start + 5 : portal_end + 1] + prepared.name + buffer[name_end:end]
+        return ahead + b"B" + (len(body) + 4).to_bytes(4, "big") + body
+
+    def on_name(self, server: ServerConnection, letter: int, message: bytes) -> bytes | None:
+        """Describe or Close, of a statement or a portal."""
+        pipeline = server.pipeline
+        if len(message) < 7 or message[-1] != 0:
+            raise messages.malformed("Describe" if letter == _DESCRIBE else "Close")
+        name = message[6:-1]
+        prepared = self.prepared.get(name) if message[5] == 83 and name else None  # S: a statement
+        if prepared is None:
+            pipeline.owe()
+            return None
+        if letter == _CLOSE:
+            self.drop_statement(name)
+            if pipeline.owe_fake(FAKE_CLOSE_COMPLETE, self):
+                self.write(messages.CLOSE_COMPLETE)
+            return b""
+        ahead = self.ensure(server, prepared)
+        pipeline.owe()
+        return ahead + messages.describe_statement(prepared.name)
+
+    def drop_statement(self, name: bytes) -> None:
+        prepared = self.prepared.pop(name, None)
+        self.doubtful.discard(name)
+        if prepared is not None:
+            self.services.prepared.drop(prepared)
+
+    # --- errors and the end --------------------------------------------------------------------------------------
+
+    def protocol_violation(self) -> ClientFault:
+        requests = self.requests
+        if requests.length:
+            return self.too_long()
+        letter = requests.buffer[requests.start] if requests.start < len(requests.buffer) else 0
+        return ClientFault(f"invalid frontend message type {letter}", sqlstate="08P01", severity="FATAL")
+
+    def too_long(self) -> ClientFault:
+        return ClientFault(
+            f"invalid message length {self.requests.length}",
+            sqlstate="08P01",
+            detail=f"Messages of up to {self.requests.limit} bytes are accepted.",
+            hint="raise message_bytes in [general] if this client means it",
+            severity="FATAL",
+        )
+
+    def fail(self, fault: Fault) -> None:
+        """Answers the message in hand with an error. FATAL ends the session; else it goes on after the Sync."""
+        self.errors += 1
+        if fault.severity in ("FATAL", "PANIC"):
+            self.write(messages.error_response(fault))
+            self.close()
+            return
+        self.write(messages.error_response(fault))
+        requests = self.requests
+        query = requests.start < len(requests.buffer) and requests.buffer[requests.start] in (_QUERY, _FUNCTION_CALL)
+        if query:
+            self.write(messages.ready_for_query(self.tx_status))
+        else:
+            self.discarding = True
+        if self.server is None:
+            self.leave()
+        elif self.server.pipeline.idle() and self.server.pipeline.tx_status == IDLE:
+            self.settle()
+
+    def close(self) -> None:
+        """Ends the session from our side."""
+        self.end()
+        self.close_transport()
+
+    def end(self) -> None:
+        if self.state == CLOSED:
+            return
+        was, self.state = self.state, CLOSED
+        if was == WAITING:
+            self.stop_waiting()
+        elif was == SLOW:
+            self.services.slow_abandon(self)
+        for name in list(self.prepared):
+            self.drop_statement(name)
+        server, self.server = self.server, None
+        if server is not None:
+            if self.must_ask or self.database.mode == "session" or self.requests.rest:
+                server.dirty = True
+            if self.writing_paused and server.closed_why is None:
+                server.resume_reading()
+            server.owner = None
+            if self.requests.rest:
+                # half a CopyData message was forwarded: nothing but closing can end it
+                server.close(Lost.UNCLEAN)
+            elif server.pool is not None:
+                server.pool.release(server)
+        self.leave()
+        if self.on_closed is not None:
+            self.on_closed(self)
+
+    def begin_routed(self) -> bool:
+        """A sharded database: see client/routed.py."""
+        from node.client.routed import begin
+
+        return begin(self)
+
+
+def raise_statement_mode(session: Session) -> None:
+    session.fail(
+        ClientFault(
+            "transaction blocks are not supported in statement pooler mode",
+            sqlstate="58000",
+            hint='set pooler_mode = "transaction" for this database',
+            severity="FATAL",
+        )
+    )

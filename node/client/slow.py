@@ -1,0 +1,133 @@
+"""The slow gear of a session: coroutines that have a session while its state is SLOW, and give it back.
+
+Handing over, both ways, is one method each: Services.slow_… starts a coroutine, `_back` ends it. While a coroutine
+has the session nobody else touches its server; bytes that arrive wait in `requests`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from node.client import parameters
+from node.client.session import CLOSED, READY, SLOW, Session
+from node.errors import Fault, ServerFault
+from node.server.connection import Lost, ServerConnection
+from node.server.conversation import Conversation
+
+log = logging.getLogger("pgmurmur.slow")
+
+# How long a server may take to set or tell settings.
+SETTINGS_TIMEOUT_S = 10.0
+
+
+def back(session: Session) -> None:
+    """Gives the session back to the fast gear."""
+    session.services.slow_finished(session)
+    if session.state == SLOW:
+        session.state = READY
+        session.resume_client()
+        session.advance()
+
+
+class Slow:
+    """What sessions call through `Services`."""
+
+    async def replay(self, session: Session) -> None:
+        """Makes the server's settings the session's, before the session's first byte reaches it."""
+        server = session.server
+        assert server is not None
+        server.owner = None
+        talk = Conversation(server)
+        try:
+            await apply(talk, session.parameters)
+        except Fault as fault:
+            talk.end()
+            session.server = None
+            if fault.sqlstate.startswith(("08", "57")):
+                server.close(Lost.UNCLEAN)
+            else:
+                server.dirty = True
+            if server.pool is not None:
+                server.pool.release(server)
+            if session.state != CLOSED:
+                session.requests.next()
+                session.fail(fault)
+            back(session)
+            return
+        except BaseException:
+            talk.end()
+            server.close(Lost.UNCLEAN)
+            raise
+        talk.end()
+        server.owner = session
+        session.errors_before = server.pipeline.errors
+        back(session)
+
+    async def ask(self, session: Session) -> None:
+        """After a SET: what are the session's settings now? Then the server goes back to its pool."""
+        server = session.server
+        assert server is not None
+        server.owner = None
+        talk = Conversation(server)
+        session.must_ask = False
+        try:
+            await learn(talk, session)
+        except Fault as fault:
+            talk.end()
+            server.close(Lost.UNCLEAN)
+            session.server = None
+            log.warning("settings_unknown client=%s reason=%s", session.id, fault)
+            fault.severity = "FATAL"
+            session.fail(fault)
+            return
+        except BaseException:
+            talk.end()
+            server.close(Lost.UNCLEAN)
+            raise
+        talk.end()
+        session.unlink()
+        session.leave()
+        back(session)
+
+    async def unit(self, session: Session) -> None:
+        from node.client.scatter import run_unit
+
+        await run_unit(session)
+
+
+async def apply(talk: Conversation, wanted: parameters.Parameters) -> None:
+    """Raises ServerFault with the server's own words when a setting is refused."""
+    server: ServerConnection = talk.server
+    have = server.parameters
+    assert isinstance(have, parameters.Parameters)
+    sql = parameters.replay(have, wanted)
+    if sql:
+        await talk.query(sql, SETTINGS_TIMEOUT_S)
+    server.parameters = wanted
+
+
+async def learn(talk: Conversation, session: Session) -> None:
+    """Asks the server for the values of everything this session ever set."""
+    server = talk.server
+    names = [name for name in session.tracked if name not in parameters.UNTRACKED]
+    if len(names) > parameters.MAX_NAMES:
+        raise ServerFault(
+            "too many settings changed in one session",
+            sqlstate="53400",
+            detail=f"{len(names)} settings; at most {parameters.MAX_NAMES} are carried from connection to connection.",
+            hint="use session pooling for this client",
+        )
+    have = server.parameters
+    assert isinstance(have, parameters.Parameters)
+    values = dict(have.values)
+    if names:
+        results = await talk.query(parameters.ask(names), SETTINGS_TIMEOUT_S)
+        for name in names:
+            values.pop(name, None)
+        values.update(parameters.answered(names, results[0].rows[0]))
+    server.parameters = parameters.parameters(values)
+    wanted = dict(values)
+    for name in session.reset_settings:
+        wanted[name] = session.startup[name]
+    session.reset_settings = ()
+    session.parameters = parameters.parameters(wanted)

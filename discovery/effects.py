@@ -27,7 +27,9 @@ class SendDatagram:
 
 @dataclass(frozen=True, slots=True)
 class PushPull:
-    """Compare views over the control channel; `full` sends ours at once instead of asking by digest first."""
+    """Compare views over the control channel; `full` sends ours at once instead of asking by digest first. `node` is
+    empty while we do not know who listens there.
+    """
 
     node: str
     address: Address

@@ -42,8 +42,9 @@ class Envelope:
     def tick(self, now: float) -> list[Effect]:
         return self.sealed(self.swim.tick(now), now)
 
-    def join(self, addresses: list[Address], now: float) -> list[Effect]:
-        return self.sealed(self.swim.join(addresses), now)
+    def join(self, addresses: list[Address], now: float, *, by_stream: bool = False) -> list[Effect]:
+        usable = [address for address in addresses if self._may_speak_with(address)]
+        return self.sealed(self.swim.join(usable, by_stream=by_stream), now)
 
     def receive(self, datagram: bytes, source: Address, now: float) -> list[Effect]:
         """Raises PacketError, having changed nothing, for whatever is not a new message of a proved member."""

@@ -1,8 +1,8 @@
 """What to tell others, how often: a queue in which every item is sent a limited number of times.
 
 Fresh items go first, newer news about a subject replaces older news about it, and an item that has been sent
-`multiplier * ceil(log10(N + 1))` times is dropped: by then everybody knows with high probability (SWIM section 4.1),
-and anti-entropy tells the rest.
+`multiplier * max(2, ceil(log10(N + 1)))` times is dropped: by then everybody knows with high probability (SWIM section
+4.1), and anti-entropy tells the rest. At least 2, unlike memberlist: with 1 a flock of 8 misses somebody once in ten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PER_PACKET_LIMIT = 60
 
 
 def transmit_limit(multiplier: int, members: int) -> int:
-    return multiplier * math.ceil(math.log10(members + 1))
+    return multiplier * max(2, math.ceil(math.log10(members + 1)))
 
 
 @dataclass(slots=True)
@@ -55,6 +55,9 @@ class RumorQueue(Generic[T]):
             del self._items[stalest.subject]
             self.dropped += 1
         self._items[subject] = _Item(subject, rumor, size_bytes, self._sequence)
+
+    def __contains__(self, subject: str) -> bool:
+        return subject in self._items
 
     def forget(self, subject: str) -> None:
         self._items.pop(subject, None)

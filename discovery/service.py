@@ -395,9 +395,9 @@ class Discovery:
         self._suggested[address] = None
         self._greet([address])
 
-    def _greet(self, addresses: list[Address]) -> None:
+    def _greet(self, addresses: list[Address], *, by_stream: bool = False) -> None:
         core, now = self._running(), self._clock.now()
-        self._perform(core.join(addresses, now))
+        self._perform(core.join(addresses, now, by_stream=by_stream))
 
     async def _seek(self) -> None:
         """Ask seeds again and again: soon while we are alone, now and then afterwards."""
@@ -406,7 +406,8 @@ class Discovery:
         wait_s = settings.join_interval_s
         while True:
             seeds = await resolve_all(settings.seeds, core.swim.me.gossip.port)
-            self._greet([*seeds, *saved, *self._suggested])
+            # The first greeting in vain may just be early: three nodes of a demo start at once.
+            self._greet([*seeds, *saved, *self._suggested], by_stream=wait_s > settings.join_interval_s)
             if any(row.state.reachable for row in core.swim.rows.values()):
                 wait_s = settings.join_interval_s
                 await asyncio.sleep(settings.resolve_interval_s * (1 + self._random.random() / 4))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from random import Random
 
 DOUBT_PINGS_PER_INTERVAL = 10  # to one suspect, by the whole flock together
+STREAM_JOINS = 8  # addresses tried over the control channel at a time
 LEAVE_DIRECTLY = 32  # members told in person that we leave
 
 
@@ -98,9 +99,11 @@ class Swim:
     def deadline(self) -> float:
         if self._table.conceded:
             return INFINITY
-        soonest = min(self._probe_at, self._push_pull_at, self._prober.deadline, self._table.deadline)
-        if any(row.state is State.DEAD for row in self.rows.values()):
-            soonest = min(soonest, self._retry_at)
+        soonest = self._table.deadline
+        if not self._table.leaving:
+            soonest = min(soonest, self._probe_at, self._push_pull_at, self._prober.deadline)
+            if any(row.state is State.DEAD for row in self.rows.values()):
+                soonest = min(soonest, self._retry_at)
         if self._news_waits:
             soonest = min(soonest, self._news_at)
         if self._anything_to_gossip():
@@ -109,11 +112,17 @@ class Swim:
 
     # -- events -----------------------------------------------------------------------------------------------------
 
-    def join(self, addresses: list[Address]) -> list[Effect]:
-        """Greet addresses that may be members; those we know to be reachable are left alone."""
+    def join(self, addresses: list[Address], *, by_stream: bool = False) -> list[Effect]:
+        """Greet addresses that may be members; those we know to be reachable are left alone. `by_stream`: also over
+        the control channel, for when greetings get lost.
+        """
         known = {row.member.gossip: None for row in self._table.reachable()}
         known[self.me.gossip] = None
-        return [Send(address, None, Hello(self.me)) for address in dict.fromkeys(addresses) if address not in known]
+        wanted = [address for address in dict.fromkeys(addresses) if address not in known]
+        effects: list[Effect] = [Send(address, None, Hello(self.me)) for address in wanted]
+        if by_stream:
+            effects += [PushPull("", address, full=True) for address in wanted[:STREAM_JOINS]]
+        return effects
 
     def receive(self, message: Message, sender: Sender, source: Address, now: float) -> list[Effect]:
         """One message whose seal held and which is new. Unknown senders and former boots are told so, not believed."""
@@ -194,18 +203,18 @@ class Swim:
         table = self._table
         if table.conceded:
             return []
-        stall = now - min(self._probe_at, self._prober.deadline)
-        if stall > self._settings.probe_timeout_s:
-            self._forgive(stall, now)
         self._awareness.settle(now)
         effects: list[Effect] = []
         if not table.leaving:
+            stall = now - min(self._probe_at, self._prober.deadline)
+            if stall > self._settings.probe_timeout_s:
+                self._forgive(stall, now)
             effects += self._probe(now)
             effects += self._compare(now)
             effects += self._retry(now)
+            for relay in self._prober.owed_nacks(now):
+                effects.append(self._send(relay.source, relay.asker, Nack(relay.sequence)))
         effects += table.expire(now)
-        for relay in self._prober.owed_nacks(now):
-            effects.append(self._send(relay.source, relay.asker, Nack(relay.sequence)))
         if self._news_waits and now >= self._news_at:
             self._news_waits = False
             self._news_at = now + self._settings.news_interval_s

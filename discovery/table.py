@@ -197,8 +197,11 @@ class Table:
     def left(self, node: str, incarnation: int, teller: str, now: float) -> list[Effect]:
         if node == self.me.node:
             return self._refute(incarnation)
+        known = self.rows.get(node)
+        if known is not None and known.state is State.LEFT and incarnation <= known.member.incarnation:
+            return []  # also not worth correcting: else those who know would tell each other for ever
         row = self._accused(node, incarnation)
-        if row is None or row.state is State.LEFT:
+        if row is None:
             return []
         row.suspicion = None
         self.tell(Left(node, incarnation, teller))
@@ -286,7 +289,18 @@ class Table:
         record may be of another boot, and taking only the number would make a member that never was.
         """
         row = self.rows.get(node)
-        return row if row is not None and incarnation == row.member.incarnation else None
+        if row is None or incarnation > row.member.incarnation:
+            return None
+        if incarnation < row.member.incarnation or row.state is State.LEFT:
+            self._correct(row)
+        return row if incarnation == row.member.incarnation else None
+
+    def _correct(self, row: Row) -> None:
+        """Somebody still goes by old news about a member: tell the newer ones again, unless we are at it."""
+        node = row.member.node
+        if node not in self.queue:
+            left = row.state is State.LEFT
+            self.tell(Left(node, row.member.incarnation, node) if left else Alive(row.member))
 
     def _refute(self, incarnation: int) -> list[Effect]:
         """Somebody doubts us: say that we live, with a number that beats the accusation."""

@@ -1,4 +1,4 @@
-"""A simulated flock: real cores, sealed datagrams, and push-pulls over a TCP that retransmits what the network loses."""
+"""A simulated flock: real cores, sealed datagrams, and push-pulls over a TCP that retransmits what gets lost."""
 
 from __future__ import annotations
 
@@ -110,17 +110,17 @@ class Flock:
                 random=random,
                 now=process.now,
             )
-            process.later(0.0, lambda core, now: self._join(process, core, now))
+            process.later(0.0, lambda core, now: self._join(process, core, now, 0))
             return Core(envelope)
 
         return build
 
-    def _join(self, process: Process, core: Core, now: float) -> list[Effect]:
+    def _join(self, process: Process, core: Core, now: float, attempt: int) -> list[Effect]:
         """Seeds are asked again until somebody answers, as the service does."""
         if core.swim.rows:
             return []
-        process.later(1.0, lambda core, now: self._join(process, core, now))
-        return core.envelope.join(self.seeds, now)
+        process.later(1.0, lambda core, now: self._join(process, core, now, attempt + 1))
+        return core.envelope.join(self.seeds, now, by_stream=attempt > 0)
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
@@ -136,8 +136,7 @@ class Flock:
                 request = encode_exchange(process.core.swim.exchange_request(full))
                 self._call(process, address, lambda peer: self._answer(process, address, peer, request, full))
             case Reach(node, address, sequence):
-                reached = lambda core, now: core.swim.reached(node, sequence, now)  # noqa: E731
-                self._call(process, address, lambda _: self._call_back(process, address, reached))
+                self._call(process, address, lambda peer: self._answer_reach(process, address, peer, node, sequence))
             case MemberChanged():
                 self.changes.append((self.world.now, process.core.swim.me.node, effect))
             case Conflict():
@@ -155,6 +154,14 @@ class Flock:
                 ),
             )
             return core.envelope.sealed(effects, now)
+
+        peer.feed(answer)
+
+    def _answer_reach(self, process: Process, address: Address, peer: Process, node: str, sequence: int) -> None:
+        def answer(core: Core, now: float) -> list[Effect]:
+            """Only a loop that runs answers."""
+            self._call_back(process, address, lambda core, now: core.swim.reached(node, sequence, now))
+            return []
 
         peer.feed(answer)
 
@@ -209,6 +216,16 @@ class Flock:
                 row = rows.get(other)
                 if row is None or row.state is not State.ALIVE or row.member.boot != self.core(other).swim.me.boot:
                     return False
+        return True
+
+    def acquainted(self) -> bool:
+        """Everybody knows everybody, suspects included: under heavy loss somebody is always suspected."""
+        for node in self.nodes:
+            if not self.process(node).up:
+                return False
+            states = self.states(node)
+            if not all(other == node or (other in states and states[other].reachable) for other in self.nodes):
+                return False
         return True
 
     def all_see(self, node: str, *states: State) -> bool:

@@ -1,4 +1,4 @@
-"""A process that does nothing but discovery: prints a line per change. `python one_node.py NODE HOST:PORT [SEED ...]`"""
+"""A process that does nothing but discovery and prints changes: `python one_node.py NODE HOST:PORT [SEED ...]`"""
 
 from __future__ import annotations
 

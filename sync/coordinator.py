@@ -152,6 +152,9 @@ class Coordinator:
                 return self._end_dry_run()
             case Step.ENDED:
                 return []
+            case Step.OPENING:
+                # Should the register have opened it after all, `_opened` aborts it: the commit was never tried.
+                return self._finish("aborted", "the register did not answer before the timeout")
             case Step.CONFIRMING:
                 return self._end("committed", "")
             case _:
@@ -362,6 +365,8 @@ class Coordinator:
                 self.rid = last.rid
             return self._end("aborted", reason or "the rollout was ended before it began")
         self._adopt(cell.roll, cell)
+        if self._finished:
+            return self._abort("the operator's timeout was reached", now)
         return self._enter(Step.VALIDATING, now, self.settings.validate_timeout)
 
     def saw(self, reading: Reading, now: float) -> list[Effect]:

@@ -226,10 +226,10 @@ LATE_PACKETS = Fate(
 
 MUTANTS = (
     Mutant("vote not durable", VoteNotDurable),
-    Mutant("vote said before it is written", SaysBeforeItWrites, first=20),
+    Mutant("vote said before it is written", SaysBeforeItWrites, first=35),
     Mutant("vote forgotten at boot", ForgetsVoteAtBoot, first=11),
     Mutant("resume after vote", ResumesAfterVote),
-    Mutant("vote before drain", VotesBeforeDrain),
+    Mutant("vote before drain", VotesBeforeDrain, first=4),
     Mutant("boot from cache", BootsFromCache),
     Mutant("serve without a seat", ServesWithoutSeat),
     Mutant("activate without decision", TrustsTheHint, HintsBeforeDecision),
@@ -238,7 +238,7 @@ MUTANTS = (
     Mutant("votes of any rollout", coordinator=CountsAnyVote, fate=LATE_PACKETS, first=6),
     Mutant("no barrier", coordinator=NeverFences),
     Mutant("late reads believed", BelievesLateReads, first=3),
-    Mutant("joiner serves at once", JoinsDuringRollout, first=19),
+    Mutant("joiner serves at once", JoinsDuringRollout, first=35),
     Mutant("ghosts ignored", kill_ghosts=False, first=112),
     Mutant("old version resumed after commit", TellsAppliedTooSoon),
     Mutant("no takeover", NeverSucceeds, first=3),

@@ -1,0 +1,225 @@
+"""The compiled build and the interpreted one are one program: the same bytes in give the same answers out.
+
+The interpreted twin is loaded from the source file under another name. Where nothing is compiled (no C compiler, or
+pytest run on the sources) there is nothing to compare, and the report's header says which build it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import random
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def strip() -> list[str]:
+    for statement in ast.parse((ROOT / "setup.py").read_text()).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id="STRIP")]):
+                return [path for path in ast.literal_eval(statement.value) if (ROOT / path).exists()]
+    raise AssertionError("setup.py has no list STRIP")
+
+
+def twins(path: str) -> tuple[ModuleType, ModuleType]:
+    """(compiled, interpreted)."""
+    name = path.removesuffix(".py").replace("/", ".")
+    compiled = importlib.import_module(name)
+    if str(compiled.__file__).endswith(".py"):
+        pytest.skip(f"{name} is not compiled here: one build cannot differ from itself")
+    other = f"interpreted.{name}"
+    if other not in sys.modules:
+        spec = importlib.util.spec_from_file_location(other, ROOT / path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[other] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[other])
+    return compiled, sys.modules[other]
+
+
+def outcome(action: Callable[[], Any]) -> object:
+    """What it returns, or the error with its text: builds must fail alike too."""
+    try:
+        return action()
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+@pytest.fixture
+def dice(request: pytest.FixtureRequest) -> random.Random:
+    """Seeded by the report's seed, so that a failure can be repeated with -p randomly -p 'randomly_seed=…'."""
+    return random.Random(random.random())
+
+
+@pytest.mark.parametrize("path", strip())
+def test_both_builds_offer_the_same_names(path: str) -> None:
+    compiled, interpreted = twins(path)
+    wanted = {name for name in vars(interpreted) if not name.startswith("_") and name not in ("annotations", "cython")}
+    assert {name for name in wanted if not hasattr(compiled, name)} == set()
+
+
+def test_hashes_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node/routing/hashing.py")
+    for _ in range(2000):
+        number = dice.choice((dice.getrandbits(63), dice.randint(-9, 9), -dice.getrandbits(63), 2**63, -(2**63) - 1))
+        text = dice.randbytes(dice.randrange(80))
+        for function, value in (("bigint", number), ("varchar", text), ("uuid", dice.randbytes(16)), ("sha1", text)):
+            one, two = (outcome(lambda m=m, f=function, v=value: getattr(m, f)(v)) for m in (compiled, interpreted))
+            assert one == two, f"{function}({value!r})"
+
+
+SQL = """SELECT * FROM t WHERE a = 'it''s' AND b = $1 ORDER BY 1, x DESC LIMIT 10 -- end
+; INSERT INTO "T" VALUES (1, -2.5e10, E'a\\nb', U&'d!0061' UESCAPE '!', $tag$ body $tag$, B'01', x'ff') ;
+/* one /* two */ */ WITH q AS (VALUES (0x1F, 1_000)) SELECT q.*, 'a' 'b' FROM q GROUP BY 1; BEGIN NULL; END; q'[x]'
+SELECT set_config('a', 'b', false); COPY t FROM STDIN; \0 é ß $ $1a 'open"""
+PIECES = SQL.split(" ")
+
+
+def test_lexers_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node/routing/lexer.py")
+
+    def seen(module: ModuleType, sql: bytes, flags: int) -> object:
+        found = module.lex(sql, flags)
+        values = [outcome(lambda i=i: found.literal_value(i)) for i in range(found.literal_count())]
+        return (
+            (found.shape, found.first, found.statements, found.broken, found.literals, found.spans(), values),
+            found.comment_texts(),
+            module.trace(sql, flags),
+        )
+
+    for _ in range(3000):
+        sql = " ".join(dice.choices(PIECES, k=dice.randrange(25))).encode()
+        if dice.random() < 0.3:
+            cut = dice.randrange(len(sql) + 1)
+            sql = sql[:cut] + dice.randbytes(dice.randrange(4)) + sql[cut + dice.randrange(3) :]
+        flags = dice.randrange(4)
+        assert seen(compiled, sql, flags) == seen(interpreted, sql, flags), (sql, flags)
+
+
+def stream(dice: random.Random, letters: str) -> bytes:
+    """Messages of these letters, now and then with a length that is not theirs."""
+    parts = []
+    for _ in range(dice.randrange(1, 30)):
+        body = dice.choice((b"", b"I", b"T", b"E", b"\0", b"SELECT 1\0", dice.randbytes(dice.randrange(40))))
+        length = len(body) + 4
+        if dice.random() < 0.01:
+            length = dice.choice((0, 3, 2**31 - 1, 2**31, 2**32 - 1, length + 1))
+        parts.append(dice.choice(letters).encode() + struct.pack("!I", length) + body)
+    return b"".join(parts)
+
+
+def torn(dice: random.Random, data: bytes) -> list[bytes]:
+    cuts = sorted(dice.sample(range(len(data) + 1), min(len(data), dice.randrange(6))))
+    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+def test_framing_agrees(dice: random.Random) -> None:
+    compiled, interpreted = twins("node/wire/pipeline.py")
+
+    def seen(module: ModuleType, chunks: list[bytes], limit: int, hold_copy: bool, by_unit: bool) -> object:
+        requests = module.Requests(limit)
+        requests.hold_copy = hold_copy
+        heard: list[object] = []
+        for chunk in chunks:
+            requests.feed(chunk)
+            if by_unit:
+                heard.append(outcome(requests.unit))
+            for _ in range(len(chunk) + 2):
+                letter = requests.next()
+                heard.append((letter, requests.buffer[requests.start : requests.end], requests.waiting_bytes()))
+                if letter in (module.NOTHING, module.TOO_LONG):
+                    break
+            if heard[-1][0] == module.TOO_LONG:  # type: ignore[index]
+                return heard, requests.length
+        return heard
+
+    for _ in range(2000):
+        chunks = torn(dice, stream(dice, "QPBDESHCFdcfX"))
+        how = (dice.choice((64, 1 << 20)), dice.random() < 0.5, dice.random() < 0.5)
+        assert seen(compiled, chunks, *how) == seen(interpreted, chunks, *how), (chunks, how)
+
+
+def test_reply_queues_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node/wire/pipeline.py")
+    owners = ("a", "b")
+    state = ("sent", "done", "tx_status", "batch", "failed", "copy_in", "broken", "errors", "units", "tag")
+    state += ("skip_error", "last_error", "statuses", "stopped_at")
+
+    def act(pipeline: Any, module: ModuleType, step: tuple[Any, ...]) -> object:
+        match step:
+            case ("replies", data, start):
+                return pipeline.replies(data, start)
+            case ("owe_fake", owner):
+                return pipeline.owe_fake(module.FAKE_PARSE_COMPLETE, owner)
+            case (name,):
+                return getattr(pipeline, name)()
+            case (name, owner):
+                return getattr(pipeline, name)(owner)
+        raise AssertionError(step)
+
+    with_owner = ("owe_query", "owe_skipped_query", "owe_skipped", "owe_fake", "owe_sync")
+    for _ in range(1000):
+        pair = [(compiled, compiled.Pipeline()), (interpreted, interpreted.Pipeline())]
+        steps: list[tuple[Any, ...]] = []
+        for _ in range(dice.randrange(40)):
+            match dice.randrange(4):
+                case 0:
+                    steps.append((dice.choice(with_owner), dice.choice(owners)))
+                case 1:
+                    steps.append((dice.choice(("owe", "owe", "owe", "copy_ended")),))
+                case _:
+                    steps += [("replies", chunk, 0) for chunk in torn(dice, stream(dice, "ZZCCDT12nstENSAGHdcI3"))]
+        for step in steps:
+            answers = [outcome(lambda p=p, m=m, s=step: act(p, m, s)) for m, p in pair]
+            assert answers[0] == answers[1], (steps, step)
+            one, two = ({name: getattr(pipeline, name) for name in state} for _, pipeline in pair)
+            assert one == two, (steps, step)
+            if one["broken"]:
+                break
+
+
+def test_merges_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node/gather/merge.py")
+
+    def row(columns: int) -> bytes:
+        fields = [None if dice.random() < 0.2 else dice.randbytes(dice.randrange(4)) for _ in range(columns)]
+        body = struct.pack("!H", columns) + b"".join(
+            b"\xff\xff\xff\xff" if field is None else struct.pack("!I", len(field)) + field for field in fields
+        )
+        return body if dice.random() < 0.99 else body[: dice.randrange(len(body) + 1)]
+
+    def seen(module: ModuleType, keys: list[Any], distinct: bool, settings: tuple[int, ...], feed: list[Any]) -> object:
+        specs = [module.KeySpec(column, kind, None, descending, first) for column, kind, descending, first in keys]
+        columns, visible, shards, limit, offset = settings
+        merge = module.Merge(
+            module.Rows(columns, visible), shards, specs, specs if distinct else None, limit, offset, 64, 512
+        )
+        heard: list[object] = []
+        for shard, body in feed:
+            action = (lambda s=shard: merge.finish(s)) if body is None else (lambda s=shard, b=body: merge.feed(s, b))
+            answer = outcome(action)
+            heard.append((answer, merge.take(), merge.complete, merge.rows, merge.hungry(), merge.buffered_bytes))
+            if isinstance(answer, tuple):
+                break
+        return heard
+
+    for _ in range(500):
+        columns, shards = dice.randint(1, 4), dice.randint(1, 3)
+        keys = [
+            (dice.randrange(columns), dice.choice((0, 1)), dice.random() < 0.5, dice.random() < 0.5)
+            for _ in range(dice.randrange(3))
+        ]
+        feed: list[Any] = [(dice.randrange(shards), row(columns)) for _ in range(dice.randrange(20))]
+        feed += [(shard, None) for shard in range(shards)]
+        settings = (columns, dice.randint(1, columns), shards, dice.choice((-1, 0, 3)), dice.choice((0, 0, 2)))
+        how = (keys, bool(keys) and dice.random() < 0.5, settings, feed)
+        assert seen(compiled, *how) == seen(interpreted, *how), how

@@ -20,6 +20,7 @@ DONE, REFUSED, USAGE = 0, 1, 2
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _COMMANDS = ("run", "configcheck", "hash", "route", "rollout")
+_LOG_LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "off")  # node/config/words.py, not imported: slow
 _DATA_TYPES = ("bigint", "varchar", "uuid")
 
 
@@ -145,10 +146,6 @@ def _address(text: str) -> str:
     return text
 
 
-def _log_level(text: str) -> str:
-    return text.lower()
-
-
 def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The whole grammar, with defaults from the environment."""
     top = argparse.ArgumentParser(prog="pgmurmur", description="A flock of PostgreSQL proxies.", allow_abbrev=False)
@@ -223,7 +220,7 @@ def _run_grammar(target: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.flag("--mdns", "find members by multicast (default: on)", negatable=True)
     add.text("--http", metavar="HOST:PORT", read=_address, help="/metrics, /health, /ready and the console")
     add.text("--workers", metavar="N", read=_positive, default=1, help="members on this host on one client port")
-    add.text("--log-level", metavar="LEVEL", read=_log_level, help="debug, info, warning or error")
+    add.text("--log-level", metavar="LEVEL", read=str.lower, choices=_LOG_LEVELS, help="debug, info, warning or error")
     add.text("--log-format", choices=("text", "json"), help="encoding of the log")
     add.flag("--adopt", "take the register's configuration where these files differ from it")
 
@@ -297,7 +294,7 @@ def _route_grammar(target: argparse.ArgumentParser, environ: Mapping[str, str]) 
 def _route(parsed: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from node.route_command import main as route_main
 
-    return route_main(RouteOptions(_named_files(parsed), parsed.database, parsed.source))
+    return route_main(RouteOptions(_named_files(parsed), parsed.database, parsed.source), environ)
 
 
 def _rollout_grammar(target: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:

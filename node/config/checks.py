@@ -14,6 +14,7 @@ from node.config.resolve import databases_of, rules, same_rule
 from node.config.schema import Config, MappingEntry
 from node.config.schema_databases import KeyText
 from node.config.words import (
+    LOG_LEVELS,
     AuthType,
     DataType,
     Hasher,
@@ -321,6 +322,18 @@ def _general(config: Config, findings: Findings) -> None:
     _passthrough(config, findings)
 
 
+def _log_level(config: Config, findings: Findings) -> None:
+    """PgDog takes `info,pgdog::net=debug`; here the first word counts for everything."""
+    written = config.general.log_level
+    word = written.partition(",")[0].rpartition("=")[2].strip().lower()
+    if word not in LOG_LEVELS:
+        findings.warn(
+            ("general", "log_level"), f'log_level "{written}" is none of {", ".join(LOG_LEVELS)}; info is used'
+        )
+    elif word != written.lower():
+        findings.warn(("general", "log_level"), f'of log_level "{written}" only "{word}" is used')
+
+
 def _passthrough(config: Config, findings: Findings) -> None:
     general = config.general
     match general.passthrough_auth:
@@ -366,6 +379,7 @@ _CHECKS: tuple[Callable[[Config, Findings], None], ...] = (
     _duplicate_rules,
     _users,
     _general,
+    _log_level,
     _mirroring,
     _replica_lag,
     _sync,

@@ -2,7 +2,8 @@
 
 `tomllib` parses strictly but forgets positions; an error without its line is no help in a file of 500 lines. This
 scanner reads the text a second time and remembers, for every key, table header and array element, the line on which
-it starts. Source of the grammar: TOML 1.0.0.
+it starts. Source of the grammar: TOML 1.0.0, and what 1.1 adds (newlines in inline tables, two escapes), since newer
+Pythons read it.
 
 Contract: the text has already been accepted by `tomllib`. The scanner relies on that and checks nothing: it only
 has to know where things begin and end. On a text `tomllib` would refuse, the positions mean nothing, but the scan
@@ -21,7 +22,7 @@ Path = tuple[str | int, ...]
 _SPACE = " \t"
 _BLANK = " \t\r\n"
 _BARE_END = " \t\r\n,]}#"
-_ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
+_ESCAPES = {"b": "\b", "e": "\x1b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
 
 
 class Positions:
@@ -194,7 +195,7 @@ class _Scanner:
 
     def _escape(self) -> str:
         letter = self.text[self.at + 1 : self.at + 2]
-        width = {"u": 4, "U": 8}.get(letter, 0)
+        width = {"x": 2, "u": 4, "U": 8}.get(letter, 0)
         digits = self.text[self.at + 2 : self.at + 2 + width]
         self.at += 2 + width
         if width:

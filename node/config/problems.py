@@ -34,6 +34,10 @@ class ConfigError(ClientFault):
         )
         self.problems = tuple(problems)
 
+    def __str__(self) -> str:
+        """One problem per line, as configcheck and a node that does not start print them."""
+        return "\n".join(map(str, self.problems))
+
 
 @dataclass(slots=True)
 class Findings:

@@ -186,3 +186,7 @@ class Profile(StrEnum):
     LOCAL = "local"
     LAN = "lan"
     WAN = "wan"
+
+
+# log levels, most verbose first; PgDog's log_level may also be a filter expression of them
+LOG_LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "off")

@@ -12,6 +12,7 @@ import pytest
 from node import cli
 from node.config.schema import General
 from node.config.variables import OPTION_VARIABLES
+from node.config.words import LOG_LEVELS
 from node.options import NodeOptions
 
 ROOT = Path(cli.__file__).parent.parent
@@ -118,6 +119,10 @@ def test_the_list_of_variables_is_the_list_of_options() -> None:
     assert twins - general == OPTION_VARIABLES
 
 
+def test_levels_are_those_of_the_files() -> None:
+    assert cli._LOG_LEVELS == LOG_LEVELS
+
+
 WRONG = {
     "port": (("--port", "x"), "is not a port"),
     "port too large": (("--port", "65536"), "is not a port"),
@@ -129,6 +134,7 @@ WRONG = {
     "option": (("--prot", "5"), "unrecognized arguments"),
     "abbreviation": (("--por", "5"), "unrecognized arguments"),
     "command": (("rum",), "invalid choice"),
+    "level": (("--log-level", "loud"), "invalid choice"),
     "type": (("hash", "--type", "float", "--shards", "2", "1"), "invalid choice"),
     "no type": (("hash", "--shards", "2", "1"), "required: --type"),
     "no value": (("hash", "--type", "bigint", "--shards", "2"), "required: VALUE"),

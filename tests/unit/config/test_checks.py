@@ -171,6 +171,14 @@ WARNINGS = {
         '[general]\npooler_mode = "session"\nprepared_statements = "full"\n',
         'pgdog.toml:3: pooler_mode = "session" disables prepared_statements',
     ),
+    "log level": (
+        '[general]\nlog_level = "loud"\n',
+        'pgdog.toml:2: log_level "loud" is none of trace, debug, info, warn, warning, error, off; info is used',
+    ),
+    "filter expression": (
+        '[general]\nlog_level = "debug,pgdog::net=trace"\n',
+        'pgdog.toml:2: of log_level "debug,pgdog::net=trace" only "debug" is used',
+    ),
     "console hides a database": (
         '[[databases]]\nname = "admin"\nhost = "h"\n',
         'pgdog.toml:1: database "admin" is hidden by the admin console of that name',

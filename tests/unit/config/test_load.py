@@ -179,6 +179,14 @@ def test_errors_are_not_endless() -> None:
     assert "400 more" in listed[-1]
 
 
+def test_an_error_reads_as_its_lines() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("x = 1\ny = 2\n", "")
+    assert str(caught.value) == 'pgdog.toml:1: unknown key "x"\npgdog.toml:2: unknown key "y"'
+    assert caught.value.message == "configuration has 2 errors"
+    assert caught.value.detail == str(caught.value)
+
+
 def test_names_of_the_files_can_be_told() -> None:
     with pytest.raises(ConfigError) as caught:
         parse("x = 1", "", config_name="/etc/p.toml")

@@ -1,0 +1,126 @@
+"""`pgmurmur route`: where each statement of a file would go, without any server.
+
+One line per statement: shards<TAB>road<TAB>reason. shards: `0`, `0,2`, `all`, `error`; road as `routing` names it, or
+`refused`. `SET pgdog.shard` and its kin count for the statements after them, as in a session. Nothing is known of the
+tables but what the configuration says: a column list that an INSERT leaves out, for example, is read from the shards
+only in a running node.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from node.config.files import read
+from node.config.limits import LIMITS
+from node.config.problems import ConfigError, meant
+from node.errors import ClientFault
+from node.options import RouteOptions
+from node.routing.catalog import Catalog
+from node.routing.hints import SETTINGS, comment_hints, setting_hints
+from node.routing.lexer import lex
+from node.routing.outcome import NeedLookup, Outcome, Plan, Refusal, Values
+from node.routing.plan import plan
+from node.routing.statement import Kind, Statement, StatementCache
+from node.routing.topology import Topology
+from node.snapshot import snapshot
+
+
+def main(options: RouteOptions, environ: Mapping[str, str] = os.environ) -> int:
+    """0 when every statement has its line, also a refused one; 1 when there was nothing to ask."""
+    try:
+        config = read(options.files.config, options.files.users).parse(environ).config
+    except ConfigError as error:
+        return _failed("\n".join(map(str, error.problems)))
+    topologies = snapshot(config, b"", number=0, digest="").topologies
+    if options.database not in topologies:
+        hint = meant(options.database, topologies)
+        return _failed(f'pgmurmur route: there is no database "{options.database}"{hint}')
+    try:
+        text = _text(options.source)
+    except (OSError, ValueError) as error:
+        return _failed(f"pgmurmur route: {error}")
+    for line in Router(topologies[options.database]).lines(text):
+        print(line)
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 1
+
+
+def _text(source: str) -> bytes:
+    limit = LIMITS.query_bytes
+    if source == "-":
+        text = sys.stdin.buffer.read(limit + 1)
+    else:
+        with Path(source).open("rb") as file:
+            text = file.read(limit + 1)
+    if len(text) > limit:
+        raise ValueError(f"{source} is larger than {limit} bytes")
+    return text.removeprefix(b"\xef\xbb\xbf")
+
+
+class Router:
+    """A session without servers: remembers the hints that were SET."""
+
+    def __init__(self, topology: Topology, catalog: Catalog = Catalog.EMPTY) -> None:
+        self._topology = topology
+        self._catalog = catalog
+        self._settings: dict[str, str] = {}
+        self._cache = StatementCache()
+
+    def lines(self, text: bytes) -> Iterator[str]:
+        """One line per statement of the text."""
+        for start, end, _ in lex(text).spans():
+            sql = text[start:end].strip()
+            if sql and lex(sql).first:
+                yield self._line(sql)
+
+    def _line(self, sql: bytes) -> str:
+        try:
+            outcome = self._route(sql)
+        except ClientFault as fault:  # a syntax error, or a hint that makes no sense
+            outcome = Refusal(fault)
+        return "\t".join(_columns(outcome, self._topology.shards))
+
+    def _route(self, sql: bytes) -> Outcome:
+        statements, lexed = self._cache.lookup(sql)
+        hints = comment_hints(lexed).over(setting_hints(self._settings))
+        outcome = plan(statements[0], Values(lexed), hints, self._topology, self._catalog)
+        self._remember(statements[0])
+        return outcome
+
+    def _remember(self, statement: Statement) -> None:
+        """SET and RESET of hints; every other setting has no say in routing, save search_path."""
+        if statement.kind not in (Kind.SET, Kind.RESET):
+            return
+        for name in statement.set_names:
+            if name == "*":
+                self._settings.clear()
+            elif name in SETTINGS or name == "search_path":
+                if statement.kind is Kind.SET and statement.set_value is not None:
+                    self._settings[name] = statement.set_value
+                else:
+                    self._settings.pop(name, None)
+
+
+def _columns(outcome: Outcome, shards: int) -> tuple[str, str, str]:
+    match outcome:
+        case Plan():
+            everywhere = shards > 1 and len(outcome.shards) == shards
+            where = "all" if everywhere else ",".join(map(str, outcome.shards))
+            return where, outcome.road.value, _one_line("; ".join(outcome.reasons))
+        case NeedLookup():
+            return "error", "refused", _one_line(f"needs a lookup: {outcome.query}")
+        case Refusal():
+            reasons = (str(outcome.fault), *outcome.reasons)
+            return "error", "refused", _one_line("; ".join(reasons))
+
+
+def _one_line(text: str) -> str:
+    """Tabs and newlines separate columns and rows: none may come from a reason."""
+    return " ".join(text.split())

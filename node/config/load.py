@@ -89,13 +89,13 @@ class _File:
         if len(text) > LIMITS.document_bytes:
             problem = Problem(name, 0, f"file is larger than {LIMITS.document_bytes} bytes")
             return cls(name, {}, Positions({}), (problem,))
+        text = text.removeprefix("\ufeff")
         try:
-            data = tomllib.loads(text.removeprefix("\ufeff"))
+            return cls(name, tomllib.loads(text), scan(text))
         except tomllib.TOMLDecodeError as error:
             return cls(name, {}, Positions({}), (_syntax_error(name, text, error),))
         except RecursionError:
             return cls(name, {}, Positions({}), (Problem(name, 0, "values are nested too deeply"),))
-        return cls(name, data, scan(text.removeprefix("\ufeff")))
 
 
 def _syntax_error(name: str, text: str, error: tomllib.TOMLDecodeError) -> Problem:

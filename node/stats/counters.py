@@ -7,7 +7,7 @@ pays for an attribute and nothing else. Times are kept in seconds (`_s`), shown 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
@@ -188,3 +188,22 @@ class Averages:
 
 def _divide(growth: float, parts: float) -> float:
     return growth / parts if parts > 0 else 0.0
+
+
+class Periods:
+    """The averages of every pool of a node, by pool id. Pools that are gone are forgotten, new ones start at zero."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._pools: dict[int, Averages] = {}
+
+    def tick(self, pools: Mapping[int, object], now: float) -> None:
+        """Ends a period: `pools` are the counters of every pool there is. Call it each `stats_period`."""
+        seconds, self._since = now - self._since, now
+        self._pools = {pool: self._pools.get(pool) or Averages() for pool in pools}
+        for pool, counters in pools.items():
+            self._pools[pool].sample(counters, seconds)
+
+    def of(self, pool: int) -> Averages:
+        """Zeros for a pool that has not seen the end of a period."""
+        return self._pools.get(pool) or Averages()

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from node.http.console import View
+from node.http.listeners import Answers, Listeners, up
 from node.http.server import HttpServer, health_application, metrics_application, node_application
 
 
@@ -98,3 +99,42 @@ async def test_a_port_in_use_is_an_error(node: Node) -> None:
     finally:
         await second.stop()
         await first.stop()
+
+
+def answers(node: Node) -> Answers:
+    return Answers(metrics=lambda: "m 1\n", healthy=lambda: node.healthy, ready=lambda: node.ready)
+
+
+async def test_three_listeners_start_and_stop_together(session: aiohttp.ClientSession, node: Node) -> None:
+    local = ("127.0.0.1", 0)
+    listeners = Listeners(answers(node), http=local, openmetrics=local, healthcheck=local)
+    await listeners.start()
+    async with session.get(f"http://127.0.0.1:{listeners.http_port}/ready") as response:
+        assert response.status == 200
+    await listeners.stop()
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await session.get(f"http://127.0.0.1:{listeners.http_port}/ready")
+
+
+async def test_one_taken_port_starts_nothing(node: Node, session: aiohttp.ClientSession) -> None:
+    first = Listeners(answers(node), http=("127.0.0.1", 0))
+    await first.start()
+    assert first.http_port is not None
+    second = Listeners(answers(node), http=("127.0.0.1", 0), healthcheck=("127.0.0.1", first.http_port))
+    with pytest.raises(OSError, match="address already in use"):
+        await second.start()
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await session.get(f"http://127.0.0.1:{second.http_port}/ready")
+    await first.stop()
+
+
+async def test_no_listeners(node: Node) -> None:
+    listeners = Listeners(answers(node))
+    await listeners.start()
+    assert listeners.http_port is None
+    await listeners.stop()
+
+
+@pytest.mark.parametrize(("pools", "expected"), [([], True), ([False], False), ([False, True], True)])
+def test_down_means_no_pool_is_healthy(pools: list[bool], expected: bool) -> None:
+    assert up(pools) is expected

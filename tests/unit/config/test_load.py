@@ -151,6 +151,15 @@ def test_bad_toml_has_its_line_too() -> None:
     assert errors("[a]\nb = 1\nb = 2\n")[0].startswith("pgdog.toml:3: ")
 
 
+def test_deep_nesting_is_an_error_not_a_crash() -> None:
+    for depth in (200, 300, 330, 400, 500, 5000):
+        assert len(errors("x = " + "[" * depth + "]" * depth)) == 1
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert errors("\ufeff[general]\nprot = 1\n")[0].startswith("pgdog.toml:2: ")
+
+
 def test_all_errors_of_both_files_come_at_once() -> None:
     listed = errors(
         "[general]\nprot = 1\nport = 'x'\n" + DATABASE + "shard = true\n",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.stats.counters import EXPORTED, LANE_STATS, SHOWN, STATS, Averages, PoolCounters, totals
+from node.stats.counters import EXPORTED, LANE_STATS, SHOWN, STATS, Averages, Periods, PoolCounters, totals
 
 SHOW_STATS = [
     "xact_count",
@@ -155,3 +155,17 @@ def test_rows_are_counted_from_the_command_tag(tag: bytes, counted: tuple[int, i
     counters = PoolCounters()
     counters.count_rows(tag)
     assert (counters.rows_inserted, counters.rows_updated, counters.rows_deleted) == counted
+
+
+def test_periods_follow_the_pools_there_are() -> None:
+    one, two = PoolCounters(), PoolCounters()
+    periods = Periods(now=100.0)
+    one.queries = 20
+    periods.tick({1: one, 2: two}, now=110.0)
+    assert dict(periods.of(1).values())["avg_query_count"] == 2
+    assert dict(periods.of(2).values())["avg_query_count"] == 0
+    assert dict(periods.of(3).values())["avg_query_count"] == 0
+    two.queries = 5
+    periods.tick({2: two}, now=115.0)
+    assert dict(periods.of(2).values())["avg_query_count"] == 1
+    assert dict(periods.of(1).values())["avg_query_count"] == 0

@@ -60,12 +60,12 @@ class Envelope:
                 if not self._handshake.expects(source, now):
                     raise PacketError(Cause.UNPROVEN, "challenge from an address we did not speak to")
                 echo = Echo(nonce, self._handshake.nonce(opened, source, now), self.swim.me)
-                return self._reply(echo, opened, source, now)
+                return self._reply(echo, opened, source)
             case Echo(nonce, challenge, record):
                 self._handshake.confirm(opened, source, nonce, record, now)
                 effects: list[Effect] = []
                 if challenge:
-                    effects += self._reply(Echo(challenge, b"", self.swim.me), opened, source, now)
+                    effects += self._reply(Echo(challenge, b"", self.swim.me), opened, source)
                 received = self.swim.receive(message, Sender(record.node, opened.boot), source, now)
                 return effects + self.sealed(received, now)
         if node is None:
@@ -78,7 +78,9 @@ class Envelope:
         for effect in effects:
             if isinstance(effect, Send):
                 addressee = None if effect.node is None else sender_id(self._flock, effect.node)
-                done += self._datagram(effect.address, addressee, effect.message, now)
+                # Only what the protocol says counts as speaking: a challenge to a stranger proves no address.
+                self._handshake.spoke_to(effect.address, now)
+                done += self._datagram(effect.address, addressee, effect.message)
             else:
                 done.append(effect)
         return done
@@ -86,20 +88,19 @@ class Envelope:
     def _stranger(self, message: Message, opened: Opened, source: Address, size: int, now: float) -> list[Effect]:
         """A boot that proved nothing yet: asked to, with an answer no larger than what came."""
         challenge = Challenge(self._handshake.nonce(opened, source, now))
-        reply = self._reply(challenge, opened, source, now)
+        reply = self._reply(challenge, opened, source)
         return [effect for effect in reply if isinstance(effect, SendDatagram) and len(effect.data) <= size]
 
-    def _reply(self, message: Message, opened: Opened, source: Address, now: float) -> list[Effect]:
-        return self._datagram(source, opened.sender, message, now)
+    def _reply(self, message: Message, opened: Opened, source: Address) -> list[Effect]:
+        return self._datagram(source, opened.sender, message)
 
     def _may_speak_with(self, address: Address) -> bool:
         return self._seal.sealed or address.host == self.swim.me.gossip.host or address.is_loopback
 
-    def _datagram(self, address: Address, addressee: bytes | None, message: Message, now: float) -> list[Effect]:
+    def _datagram(self, address: Address, addressee: bytes | None, message: Message) -> list[Effect]:
         if not self._may_speak_with(address):
             self.withheld += 1
             return []
-        self._handshake.spoke_to(address, now)
         # A greeting goes to whoever is there now, which after a restart elsewhere may be another node.
         if isinstance(message, Hello):
             addressee = None

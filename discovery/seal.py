@@ -75,6 +75,10 @@ class Keyring:
     def primary_id(self) -> bytes:
         return next(iter(self._keys), bytes(4))
 
+    def shares(self, other: Keyring) -> bool:
+        """Could these two understand each other?"""
+        return self.primary_id in other._keys and other.primary_id in self._keys if self else not other
+
     def find(self, key_id: bytes) -> bytes | None:
         return self._keys.get(key_id)
 

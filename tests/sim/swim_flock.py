@@ -62,6 +62,7 @@ class Flock:
         event_limit: int = 300_000,
         keyring: Callable[[str], Keyring] = lambda node: Keyring([KEY]),
         flock: Callable[[str], str] = lambda node: "test",
+        asleep: tuple[str, ...] = (),
     ) -> None:
         self.world = World(seed, network, event_limit)
         self.settings = settings
@@ -72,10 +73,11 @@ class Flock:
         self.datagrams: list[tuple[Address, Address, bytes]] = []
         self.record = False
         self.bytes_sent = 0
+        self._names: dict[Any, str] = {self.address(node): node for node in self.nodes}
         self._keyring = keyring
         self._flock = flock
         for i, node in enumerate(self.nodes):
-            self.world.add(self.address(node), self._builder(node), self.perform, start_at=0.01 * i)
+            self.world.add(self.address(node), self._builder(node), self.perform, None if node in asleep else 0.01 * i)
 
     @staticmethod
     def address(node: str) -> Address:
@@ -179,12 +181,20 @@ class Flock:
         cuts = self.world.network.cuts
         return (a, b) not in cuts and (b, a) not in cuts
 
+    def _trusted(self, a: str, b: str) -> bool:
+        """TLS: no control channel between other flocks or without a common key."""
+        return self._flock(a) == self._flock(b) and self._keyring(a).shares(self._keyring(b))
+
     def _call(self, process: Process, address: Address, arrive: Callable[[Process], None]) -> None:
         life, delay = process.life, self._tcp_delay()
 
         def deliver() -> None:
             peer = self.world.members.get(address)
-            if peer is not None and peer.up and process.life == life and self._connected(process.name, address):
+            if peer is None or not peer.up or process.life != life:
+                return
+            if self._connected(process.name, address) and self._trusted(
+                self._names[process.name], self._names[address]
+            ):
                 arrive(peer)
 
         if delay < TCP_TIMEOUT_S:

@@ -256,7 +256,7 @@ class CopySplitter:
         style = self._line_end
         unquoted = "unquoted" if self._kind == CSV else "literal"
         if c == 10:
-            if style == _CR or style == _CRLF:  # noqa: PLR1714 - a tuple would be an object per line
+            if style in (_CR, _CRLF):
                 raise _bad(f"{unquoted} newline found in data")
             self._line_end = _LF
             return 1
@@ -286,7 +286,7 @@ class CopySplitter:
         if at == size:
             return _END if last else _MORE
         c = self._buffer[at]
-        return _END if c == 10 or c == 13 else _LINE  # noqa: PLR1714
+        return _END if c in (10, 13) else _LINE
 
     def _value(self, buffer: bytearray) -> bytes | None:
         """The key of the row that was just read."""
@@ -431,7 +431,7 @@ def _unquote(raw: bytes, quote: int, escape: int) -> bytes:
     while at < size:
         c = raw[at]
         at += 1
-        if inside and c == escape and at < size and (raw[at] == escape or raw[at] == quote):
+        if inside and c == escape and at < size and raw[at] in (escape, quote):
             out.append(raw[at])
             at += 1
         elif c == quote:

@@ -63,13 +63,14 @@ def _float(raw: bytes) -> bytes:
     if value != value:
         return b"\xff" * 9  # NaN equals NaN and is greater than everything
     image: bytes = struct.pack("!d", value + 0.0)  # + 0.0 makes -0 the 0 it equals
-    return image.translate(numeric.INVERTED) if image[0] & 0x80 else _signed(image)
+    return bytes(image.translate(numeric.INVERTED)) if image[0] & 0x80 else _signed(image)
 
 
 def _interval(raw: bytes) -> bytes:
     """A month counts 30 days and a day 24 hours, as PostgreSQL compares intervals."""
     micros, days, months = struct.unpack("!qii", raw)
-    return ((micros + (days + months * 30) * 86_400_000_000) + (1 << 127)).to_bytes(16, "big")
+    total: int = micros + (days + months * 30) * 86_400_000_000
+    return (total + (1 << 127)).to_bytes(16, "big")
 
 
 def _timetz(raw: bytes) -> bytes:

@@ -1,0 +1,331 @@
+"""Asking several shards at once and making one answer of it: the I/O around the cores of this package.
+
+Every shard is asked by the extended protocol in one write, all shards at the same time. Each is read by a task of its
+own, no further than BUFFER_BYTES ahead of what the client has taken. Whatever happens, every connection is read up to
+its ReadyForQuery (or closed), so that it can be used again; on a failure the others are cancelled first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from node.errors import ClientFault, Fault, ServerFault
+from node.gather.gathering import Gathering, shard_formats
+from node.routing.outcome import Combine, MergeProgram
+from node.server.cancel import cancel
+from node.server.connection import Lost
+from node.server.conversation import Conversation, fault_of
+from node.wire import messages
+from node.wire.codes import Backend
+
+log = logging.getLogger("pgmurmur.gather")
+
+CANCEL_TIMEOUT_S = 5.0
+# After a cancel the statement should end at once; a server that does not is closed.
+CANCELLED_TIMEOUT_S = 10.0
+
+CONCATENATE = MergeProgram()
+
+
+class Sink(Protocol):
+    """Where rows go: the client, or a list."""
+
+    def write(self, data: bytes) -> None: ...
+
+    async def ready(self) -> None:
+        """Returns when more may be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One statement with its parameters, as it goes to a shard."""
+
+    sql: bytes
+    types: tuple[int, ...] = ()
+    formats: tuple[int, ...] = ()
+    parameters: tuple[bytes | None, ...] = ()
+
+    def subset(self, sql: str, indexes: Sequence[int] | None) -> Request:
+        """Rewritten text that uses only some of the parameters, renumbered in this order."""
+        if indexes is None:
+            return Request(sql.encode(), self.types, self.formats, self.parameters)
+        codes = messages.spelled_out(self.formats, len(self.parameters))
+        return Request(
+            sql.encode(),
+            tuple(self.types[i] if i < len(self.types) else 0 for i in indexes),
+            tuple(codes[i] for i in indexes),
+            tuple(self.parameters[i] for i in indexes),
+        )
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came of it beside the rows: `tag` as the client reads it, `rows` delivered."""
+
+    tag: str = ""
+    rows: int = 0
+    returned: bool = False  # there was a RowDescription
+    tags: list[str] = field(default_factory=list)
+
+
+async def describe(talk: Conversation, request: Request) -> tuple[bytes, list[messages.Column]]:
+    """ParameterDescription (whole message) and columns of a statement; none if it returns no rows."""
+    pipeline = talk.server.pipeline
+    pipeline.owe()
+    pipeline.owe()
+    pipeline.owe_sync(talk)
+    talk.send(messages.parse(b"", request.sql, request.types) + messages.describe_statement(b"") + messages.SYNC)
+    parameters, columns = b"", list[messages.Column]()
+    fault: ServerFault | None = None
+    while True:
+        letter, body = await talk.next()
+        if letter == Backend.PARAMETER_DESCRIPTION:
+            parameters = messages.message(b"t", body)
+        elif letter == Backend.ROW_DESCRIPTION:
+            columns = messages.parse_row_description(body)
+        elif letter == Backend.ERROR_RESPONSE and fault is None:
+            fault = fault_of(body)
+        elif letter == Backend.READY_FOR_QUERY:
+            if fault is not None:
+                raise fault
+            return parameters, columns
+
+
+async def ask(
+    talks: Sequence[Conversation],
+    requests: Sequence[Request],
+    sink: Sink,
+    *,
+    program: MergeProgram = CONCATENATE,
+    combine: Combine = Combine.CONCAT,
+    formats: Sequence[int] = (),
+    description: bool = True,
+) -> Answer:
+    """Runs requests[n] on talks[n] and writes the rows, with a RowDescription before them if `description`.
+
+    Raises the first fault after every connection came to rest.
+    """
+    bound: Sequence[int] = formats
+    if program.hidden or program.twins:
+        _, columns = await describe(talks[0], requests[0])
+        bound = shard_formats(program, len(columns), formats)
+    reading = _Reading(talks, sink, program, combine, formats, description)
+    for talk, request in zip(talks, requests, strict=True):
+        talk.send_extended(request.sql, request.types, request.formats, request.parameters, bound)
+    return await reading.run()
+
+
+class _Reading:
+    """All shards of one statement."""
+
+    def __init__(
+        self,
+        talks: Sequence[Conversation],
+        sink: Sink,
+        program: MergeProgram,
+        combine: Combine,
+        formats: Sequence[int],
+        description: bool,
+    ) -> None:
+        self._talks = talks
+        self._sink = sink
+        self._program = program
+        self._first_only = combine is Combine.FIRST
+        self._formats = formats
+        self._description = description
+        self._gathering: Gathering | None = None
+        self._described = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._fault: Fault | None = None
+        self._tags: list[str] = [""] * len(talks)
+        self._resting = [False] * len(talks)
+
+    async def run(self) -> Answer:
+        await at_rest([self._read(n) for n in range(len(self._talks))])
+        if self._fault is not None:
+            raise self._fault
+        gathering = self._gathering
+        answer = Answer(tags=self._tags, returned=gathering is not None)
+        answer.rows = gathering.rows if gathering is not None else 0
+        answer.tag = self._tags[0] if self._first_only else combined(self._tags, answer.rows)
+        return answer
+
+    async def _read(self, n: int) -> None:
+        talk = self._talks[n]
+        try:
+            while True:
+                letter, body = await talk.next()
+                if letter == Backend.READY_FOR_QUERY:
+                    self._resting[n] = True
+                    return
+                if self._fault is None:
+                    await self._take(n, letter, body)
+        except Fault as fault:
+            self._resting[n] = True
+            self._fail(fault)
+
+    async def _take(self, n: int, letter: int, body: bytes) -> None:
+        if letter == Backend.DATA_ROW:
+            gathering = self._gathering
+            if gathering is None or (self._first_only and n > 0) or gathering.complete:
+                return
+            self._guarded(lambda: gathering.feed(n, body))
+            await self._deliver()
+            while self._fault is None and gathering.full(n) and n not in gathering.hungry():
+                self._moved.clear()
+                await self._moved.wait()
+        elif letter == Backend.ROW_DESCRIPTION:
+            self._guarded(lambda: self._describe(messages.parse_row_description(body)))
+        elif letter == Backend.COMMAND_COMPLETE:
+            self._tags[n] = body[:-1].decode("utf-8", "replace")
+            gathering = self._gathering
+            if gathering is not None and not (self._first_only and n > 0):
+                self._guarded(lambda: gathering.finish(n))
+                await self._deliver()
+        elif letter == Backend.ERROR_RESPONSE:
+            self._fail(fault_of(body))
+        elif letter == Backend.NOTICE_RESPONSE and not (self._first_only and n > 0):
+            self._sink.write(messages.message(b"N", body))
+        elif letter == Backend.COPY_IN_RESPONSE:
+            talk = self._talks[n]
+            talk.send(messages.copy_fail("COPY is not expected here"))
+            talk.server.pipeline.copy_ended()
+
+    def _describe(self, columns: list[messages.Column]) -> None:
+        if self._gathering is None:
+            count = 1 if self._first_only else len(self._talks)
+            self._gathering = Gathering(self._program, columns, self._formats, count)
+            if self._description:
+                self._sink.write(self._gathering.row_description())
+        else:
+            self._gathering.check(columns)
+
+    async def _deliver(self) -> None:
+        gathering = self._gathering
+        if gathering is None or self._fault is not None:
+            return
+        rows = gathering.take()
+        if rows:
+            self._sink.write(rows)
+            self._moved.set()
+            await self._sink.ready()
+
+    def _guarded(self, call: object) -> None:
+        assert callable(call)
+        try:
+            call()
+        except Fault as fault:
+            self._fail(fault)
+
+    def _fail(self, fault: Fault) -> None:
+        """The first fault is the answer; the other shards need not finish."""
+        if self._fault is not None:
+            return
+        self._fault = fault
+        self._moved.set()
+        for n, talk in enumerate(self._talks):
+            if not self._resting[n]:
+                hurry(talk)
+
+
+def combined(tags: Sequence[str], rows: int) -> str:
+    """One command tag of several: rows for SELECT, sums for the rest, the word alone where there is no number."""
+    word, _, last = tags[0].rpartition(" ")
+    if not last.isdigit():
+        return tags[0]
+    if word == "SELECT":
+        return f"SELECT {rows}"
+    total = sum(int(tag.rpartition(" ")[2]) for tag in tags if tag.rpartition(" ")[2].isdigit())
+    return f"{word} {total}"
+
+
+_hurrying: set[asyncio.Task[None]] = set()
+
+
+def hurry(talk: Conversation) -> None:
+    """Cancels what a shard is doing for nothing. `at_rest` on the connection is still to be awaited by the caller."""
+
+    async def work() -> None:
+        server = talk.server
+        if server.pool is None:
+            return
+        try:
+            await cancel(server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=CANCEL_TIMEOUT_S)
+        except ServerFault as fault:
+            log.info("cancel_failed server=%s reason=%s", server.id, fault)
+            server.close(Lost.UNCLEAN)
+
+    # A cancel that arrives late would hit the connection's next statement: until an empty query has come back
+    # after it, the connection counts as unclean (see `settle_cancelled`).
+    talk.cancelled = True
+    task = asyncio.get_running_loop().create_task(work())
+    _hurrying.add(task)
+    task.add_done_callback(_hurrying.discard)
+    talk.cancelling = task
+
+
+async def settle_cancelled(talk: Conversation) -> None:
+    """After a cancel: waits until it can hit nothing any more."""
+    if not talk.cancelled:
+        return
+    talk.cancelled = False
+    try:
+        if talk.cancelling is not None:
+            await talk.cancelling
+        await talk.query(";", CANCELLED_TIMEOUT_S)
+    except ServerFault as fault:
+        if fault.sqlstate != "57014":
+            talk.server.close(Lost.UNCLEAN)
+
+
+async def at_rest(readers: Sequence[object]) -> None:
+    """Runs all to their end, also when this task is cancelled half-way: then they are cancelled too."""
+    tasks = [asyncio.ensure_future(reader) for reader in readers]  # type: ignore[call-overload]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def copy_out(talks: Sequence[Conversation], sql: bytes, sink: Sink, *, first_only: bool) -> str:
+    """COPY … TO STDOUT on every shard, one after the other, as one stream. Returns the command tag."""
+    rows = 0
+    tag = ""
+    fault: Fault | None = None
+    for n, talk in enumerate(talks[:1] if first_only else talks):
+        talk.server.pipeline.owe_query(talk)
+        talk.send(messages.message(b"Q", sql + b"\0"))
+        header = n > 0
+        while True:
+            letter, body = await talk.next()
+            if letter == Backend.READY_FOR_QUERY:
+                break
+            if letter == Backend.COPY_OUT_RESPONSE and n == 0:
+                sink.write(messages.message(b"H", body))
+                if body[:1] == b"\1" and len(talks) > 1:
+                    fault = ClientFault(
+                        "binary COPY TO is not supported across shards",
+                        sqlstate="0A000",
+                        hint="use the text or csv format",
+                    )
+                    hurry(talk)
+            elif letter == Backend.COPY_DATA and fault is None:
+                if header and b"HEADER" in sql.upper():
+                    header = False
+                    continue
+                sink.write(messages.copy_data(body))
+                await sink.ready()
+            elif letter == Backend.COMMAND_COMPLETE:
+                tag = body[:-1].decode()
+                rows += int(tag.rpartition(" ")[2])
+            elif letter == Backend.ERROR_RESPONSE and fault is None:
+                fault = fault_of(body)
+        if fault is not None:
+            raise fault
+    sink.write(messages.COPY_DONE)
+    return f"COPY {rows}"

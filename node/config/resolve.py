@@ -131,17 +131,17 @@ def server_credentials(user: User, entry: Database) -> ServerCredentials:
 
 def databases_of(config: Config, user: User) -> tuple[str, ...]:
     """Logical databases a user may enter: all_databases > databases > database; unknown names are left out."""
-    known = config.database_names()
+    known = config.entries
     if user.all_databases:
-        return known
+        return tuple(known)
     named = user.databases or ((user.database,) if user.database is not None else ())
     return tuple(name for name in dict.fromkeys(named) if name in known)
 
 
 def find_user(config: Config, name: str, database: str) -> User | None:
     """The entry that lets `name` into `database`; of several the first."""
-    for user in config.users:
-        if user.name == name and database in databases_of(config, user):
+    for user in config.users_by_name.get(name, ()):
+        if database in databases_of(config, user):
             return user
     return None
 

@@ -6,7 +6,9 @@ defaults and units are PgDog's; what is ours says `ours=True`. Limits that nobod
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
 
@@ -109,16 +111,42 @@ class Config(Table):
     query_stats: QueryStats | None = setting(None, "enterprise edition")
     autodiscovery: Autodiscovery | None = setting(None, "enterprise edition")
 
+    @cached_property
+    def entries(self) -> dict[str, tuple[Database, ...]]:
+        """Targets by logical database, in the order of first entries. Indexed: a file may have thousands of users."""
+        return _grouped(self.databases)
+
+    @cached_property
+    def users_by_name(self) -> dict[str, tuple[User, ...]]:
+        return _grouped(self.users)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """pydantic copies what was computed too: an index of the old users would answer for the new ones."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in ("entries", "users_by_name"):
+            copy.__dict__.pop(name, None)
+        return copy
+
     def database_names(self) -> tuple[str, ...]:
         """Logical databases in the order of their first entry."""
-        return tuple(dict.fromkeys(entry.name for entry in self.databases))
+        return tuple(self.entries)
 
     def targets(self, database: str) -> tuple[Database, ...]:
-        return tuple(entry for entry in self.databases if entry.name == database)
+        return self.entries.get(database, ())
 
     def shards(self, database: str) -> int:
         """Number of shards: one more than the greatest; 0 for an unknown database."""
-        return max((entry.shard + 1 for entry in self.databases if entry.name == database), default=0)
+        return max((entry.shard + 1 for entry in self.targets(database)), default=0)
+
+
+_Named = TypeVar("_Named", Database, User)
+
+
+def _grouped(entries: Iterable[_Named]) -> dict[str, tuple[_Named, ...]]:
+    found: dict[str, list[_Named]] = {}
+    for entry in entries:
+        found.setdefault(entry.name, []).append(entry)
+    return {name: tuple(group) for name, group in found.items()}
 
 
 ENTERPRISE = ("control", "qos", "query_stats", "autodiscovery")

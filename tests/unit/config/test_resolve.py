@@ -179,3 +179,11 @@ def test_old_mappings_join_their_table_in_the_order_of_kinds() -> None:
     assert (first.name, second.name, none) == ("t", "other", ())
     assert [entry.kind for entry in entries] == ["list", "range", "default"]
     assert list(rules(config, "elsewhere")) == []
+
+
+def test_a_looked_up_configuration_equals_a_fresh_one() -> None:
+    config, fresh = load(), load()
+    assert find_user(config, "u", "d") is not None
+    assert config == fresh
+    changed = config.model_copy(update={"users": ()})
+    assert find_user(changed, "u", "d") is None

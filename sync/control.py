@@ -7,9 +7,9 @@ share the port without knowing each other:
     control.handle("sync", handler)                      handler(sender's node name, payload) -> answer
     await control.request(address, "sync", payload, 2.0, node="n2")
 
-With a flock key both sides prove it by TLS 1.3 certificates (`identity.py`), and the name in the hello must be the proven
-one. Without a key plain TCP is spoken, and only with peers on loopback addresses. One connection per peer is kept and
-opened again when it broke.
+With a flock key both sides prove it by TLS 1.3 certificates (`identity.py`), and the name in the hello must be the
+proven one. Without a key plain TCP is spoken, and only with peers on loopback addresses. One connection per peer is
+kept and opened again when it broke.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
 import ssl
 from typing import Any
 
@@ -136,10 +137,13 @@ class ControlChannel:
             raise ValueError(f"service {service} has a handler already")
         self._handlers[service] = handler
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port (useful with port 0). Raises OSError."""
+    async def start(self, host: str, port: int, *, sock: socket.socket | None = None) -> int:
+        """Listen on an address, or on a socket that is bound already; returns the port. Raises OSError."""
         context = None if self.identity is None else self.identity.server
-        self._server = await asyncio.start_server(self._accept, host, port, ssl=context)
+        if sock is not None:
+            self._server = await asyncio.start_server(self._accept, sock=sock, ssl=context)
+        else:
+            self._server = await asyncio.start_server(self._accept, host, port, ssl=context)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -169,6 +173,8 @@ class ControlChannel:
                 if node is not None and peer.name != node:
                     raise ControlUnreachable(f'node "{peer.name}" answers at {address}, not "{node}"')
                 return await peer.ask(service, payload)
+        except ControlUnreachable:
+            raise
         except ConnectionRefusedError as error:
             raise ControlUnreachable(f"{address} refused the connection", refused=True) from error
         except TimeoutError:

@@ -28,7 +28,7 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A linearizable read that begins now. Answer: `saw(reading)`, or nothing when the register is unreachable."""
+    """A linearizable read that begins now. Answer: `saw(reading)`, or none when the register is unreachable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 A slot is `magic | generation u64 | length u32 | payload | crc32`, padded to its full size when the journal is created:
 a later write needs no new block, so a full disk cannot come between a member and its vote. A torn write leaves the
-other slot. After a failed write or fsync nothing is known about the file any more (the kernel may drop the dirty page and
-report success next time), so the journal refuses for good and the process has to stop promising.
+other slot. After a failed write or fsync nothing is known about the file any more (the kernel may drop the dirty page
+and report success next time), so the journal refuses for good and the process has to stop promising.
 """
 
 from __future__ import annotations

@@ -90,8 +90,9 @@ class Journal(Protocol):
         ...
 
 
-class ControlUnreachable(Exception):
-    """`refused` is True when the peer is known not to be there (connection refused), False when it did not answer."""
+class ControlUnreachable(ConnectionError):
+    """No answer; an OSError, since callers treat every broken peer alike. `refused` is True when the peer is known not
+    to be there (connection refused), False when it just did not answer."""
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(reason)

@@ -18,10 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pglast import ast, enums, parse_sql
-from pglast.stream import RawStream
-
-from node.errors import Bug, ClientFault, refused
+from node.errors import ClientFault, refused
 from node.routing.outcome import Aggregate, MergeProgram, Refusal, Road, SortKey, Values
 from node.routing.select_bounds import BIGINT_MAX, Bound, bound, resolve
 from node.routing.select_names import (
@@ -31,11 +28,30 @@ from node.routing.select_names import (
     MERGED,
     OTHER_AGGREGATES,
     PER_SERVER,
-    SPREADS,
     SYSTEM_COLUMNS,
     VOLATILE,
 )
-from node.routing.select_sources import From, Placement, Source, analyse_from, reads_sharded, walk
+from node.routing.select_sources import From, Placement, Source, analyse_from, reads_sharded
+from node.routing.select_trees import (
+    JSON_AGGREGATES,
+    Tree,
+    ast,
+    changed,
+    deparse,
+    enums,
+    function_name,
+    is_star,
+    last_name,
+    output_name,
+    parameters_of,
+    partial_calls,
+    schema_name,
+    speaks_of_server,
+    system_name,
+    tells_time,
+    unwrap,
+    walk,
+)
 
 
 class Knowledge(Protocol):
@@ -61,7 +77,7 @@ class SelectFacts:
     reasons: tuple[str, ...] = ()
 
 
-def analyse(select: ast.SelectStmt, placement: Placement, knowledge: Knowledge) -> SelectFacts | Refusal:
+def analyse(select: Tree, placement: Placement, knowledge: Knowledge) -> SelectFacts | Refusal:
     """`select` must be routed to several shards; joins between its sharded tables are on the key. Never raises."""
     try:
         return _Analysis(select, placement, knowledge).facts()
@@ -95,17 +111,12 @@ def program(facts: SelectFacts, values: Values) -> MergeProgram | Refusal:
     )
 
 
-def _changed(node: Any, **changes: object) -> Any:
-    """A copy of a tree node with some fields replaced; trees are shared and never written to."""
-    return type(node)(**{name: changes.get(name, getattr(node, name)) for name in type(node).__slots__})
-
-
 @dataclass
 class _Analysis:
-    select: ast.SelectStmt
+    select: Tree
     placement: Placement
     knowledge: Knowledge
-    hidden: list[ast.Node] = field(default_factory=list)
+    hidden: list[Tree] = field(default_factory=list)
     aggregates: list[tuple[int, Aggregate]] = field(default_factory=list)  # output ≥ 0 visible; else -1 - hidden
     reasons: list[str] = field(default_factory=list)
     found: From = From((), False)
@@ -150,7 +161,7 @@ class _Analysis:
             if isinstance(node, ast.RangeSubselect) and reads_sharded(self.placement, node.subquery):
                 self._refuse_in_subquery(node.subquery)
 
-    def _refuse_in_subquery(self, subquery: ast.SelectStmt) -> None:
+    def _refuse_in_subquery(self, subquery: Tree) -> None:
         for node in walk(subquery.targetList):
             if isinstance(node, ast.FuncCall) and (node.over or self._is_aggregate(node)):
                 raise refused("an aggregate or window function in a subquery")
@@ -158,22 +169,19 @@ class _Analysis:
     def _refuse_functions(self) -> None:
         select = self.select
         for node in walk(select):
-            if isinstance(node, ast.ColumnRef) and node.fields[-1:] and _name(node) in SYSTEM_COLUMNS:
-                raise refused(f"the system column {_name(node)}")
+            if isinstance(node, ast.ColumnRef) and node.fields[-1:] and last_name(node) in SYSTEM_COLUMNS:
+                raise refused(f"the system column {last_name(node)}")
             if isinstance(node, ast.FuncCall):
-                name = _function(node)
+                name = function_name(node)
                 if name in PER_SERVER:
                     raise refused(f"{name}()", detail="every shard would answer for itself")
                 if not self._is_aggregate(node) and not node.over:
                     self._volatility(name)  # refuses what nobody knows
-            if isinstance(node, ast.SQLValueFunction) and node.op.value in _PER_SERVER_VALUES:
+            if speaks_of_server(node):
                 raise refused(node.op.name[6:].lower())
         shown = (select.targetList, select.groupClause, select.sortClause, select.distinctClause, select.havingClause)
         for node in walk(*shown):
-            clock = isinstance(node, ast.FuncCall) and (
-                _function(node) in CLOCKS or (_function(node) == "age" and len(node.args or ()) == 1)
-            )
-            if clock or (isinstance(node, ast.SQLValueFunction) and node.op.value <= _LAST_CLOCK):
+            if tells_time(node):
                 raise refused(
                     "the current time in the select list, GROUP BY or ORDER BY",
                     detail="the clocks of the shards differ",
@@ -240,7 +248,7 @@ class _Analysis:
 
     def _shows_key(self) -> bool:
         for target in self.select.targetList or ():
-            if _is_star(target.val):
+            if is_star(target.val):
                 fields = target.val.fields
                 alias = fields[-2].sval if len(fields) > 1 else None
                 if any(s.key and alias in (None, s.alias) for s in self.found.sources):
@@ -267,7 +275,7 @@ class _Analysis:
         self._refuse_nondeterministic(groups, "GROUP BY")
         group = tuple(self._hide(expression, "GROUP BY") for expression in groups)
         for position, target in enumerate(select.targetList or ()):
-            if _is_star(target.val):
+            if is_star(target.val):
                 raise refused("* with aggregates")
             if self._has_aggregate(target.val):
                 self._decompose(target.val, position)
@@ -281,16 +289,16 @@ class _Analysis:
         template = self._template(None, tuple(sort), group, None)
         return SelectFacts(Road.MERGE, template, limit, offset, False, tuple(self.reasons))
 
-    def _decompose(self, expression: ast.Node, output: int) -> None:
+    def _decompose(self, expression: Tree, output: int) -> None:
         """Adds the partial columns of the aggregate in `expression`, which is the client's or a hidden column."""
-        inner, cast, otherwise = _unwrap(expression)
+        inner, cast, otherwise = unwrap(expression)
         calls = [n for n in walk(expression) if isinstance(n, ast.FuncCall) and self._is_aggregate(n)]
         if any(isinstance(n, ast.GroupingFunc) for n in walk(expression)):
             raise refused("GROUPING()")
         call = calls[0]
-        name = _function(call)
+        name = function_name(call)
         merged = MERGED.get(name)
-        if merged is None or _schema(call) not in (None, "pg_catalog") or call.agg_within_group:
+        if merged is None or schema_name(call) not in (None, "pg_catalog") or call.agg_within_group:
             raise refused(f"the aggregate {name}()")
         if call.agg_order or call.func_variadic:
             raise refused(f"ORDER BY or VARIADIC inside {name}()")
@@ -302,10 +310,10 @@ class _Analysis:
         if call.agg_distinct and not chosen:
             if merged not in ("count", "sum", "avg"):
                 raise refused(f"{name}(DISTINCT ...)")
-            parts = [_changed(call, funcname=_system("array_agg"))]
+            parts = [changed(call, funcname=system_name("array_agg"))]
             merged = f"{merged} distinct"
         else:
-            parts = _partials(call, merged)
+            parts = partial_calls(call, merged)
         partials = tuple(self._hide(part, name) for part in parts)
         bytewise = chosen and bool(call.args) and self._is_bytewise(call.args[0])
         self.aggregates.append(
@@ -317,7 +325,7 @@ class _Analysis:
 
     # --- expressions -------------------------------------------------------------------------------------------
 
-    def _hide(self, expression: ast.Node, what: str) -> int:
+    def _hide(self, expression: Tree, what: str) -> int:
         """Appends a hidden column and returns a provisional number, `-1 - index`; equal expressions share one."""
         self._refuse_volatile(expression, what)
         for index, known in enumerate(self.hidden):
@@ -336,7 +344,7 @@ class _Analysis:
                 keys.append(self._sort_key(item, self._hide(expression, "ORDER BY"), expression))
         return tuple(keys)
 
-    def _order(self) -> list[tuple[ast.SortBy, Any]]:
+    def _order(self) -> list[tuple[Tree, Any]]:
         """ORDER BY items with their expressions; an int is an ordinal beyond a star. Constants order nothing."""
         items = []
         for item in self.select.sortClause or ():
@@ -349,7 +357,7 @@ class _Analysis:
                 items.append((item, expression))
         return items
 
-    def _sort_key(self, item: ast.SortBy, column: int, expression: ast.Node | None) -> SortKey:
+    def _sort_key(self, item: Tree, column: int, expression: Tree | None) -> SortKey:
         descending = item.sortby_dir == enums.SortByDir.SORTBY_DESC
         nulls = item.sortby_nulls
         first = (
@@ -359,80 +367,87 @@ class _Analysis:
         )
         return SortKey(column, descending, first, expression is not None and self._is_bytewise(expression))
 
-    def _ordinal(self, node: ast.Node, what: str) -> Any:
+    def _ordinal(self, node: Tree, what: str) -> Any:
         """The expression behind `ORDER BY 2`, or its index if a star hides it; None if `node` is no ordinal."""
         if not (isinstance(node, ast.A_Const) and isinstance(node.val, ast.Integer)):
             return None
         position = node.val.ival
         targets = self.select.targetList or ()
-        starred = any(_is_star(t.val) for t in targets[: max(position, 0)])
-        if position < 1 or (position > len(targets) and not any(_is_star(t.val) for t in targets)):
+        starred = any(is_star(t.val) for t in targets[: max(position, 0)])
+        if position < 1 or (position > len(targets) and not any(is_star(t.val) for t in targets)):
             raise ClientFault(f"{what} position {position} is not in select list", sqlstate="42P10")
         if starred or position > len(targets):
             return position - 1
         return targets[position - 1].val
 
-    def _output_expression(self, node: ast.Node) -> ast.Node:
+    def _output_expression(self, node: Tree) -> Tree:
         """A bare name in ORDER BY or DISTINCT ON means an output column first, then an input column."""
         ordinal = self._ordinal(node, "SELECT DISTINCT ON")
         if ordinal is not None:
             if isinstance(ordinal, int):
                 raise refused("an ordinal beyond *")
-            return ordinal  # type: ignore[no-any-return]
-        if isinstance(node, ast.ColumnRef) and len(node.fields) == 1 and not _is_star(node):
-            named = [t.val for t in self.select.targetList or () if _output_name(t) == _name(node)]
+            return ordinal
+        if isinstance(node, ast.ColumnRef) and len(node.fields) == 1 and not is_star(node):
+            named = [t.val for t in self.select.targetList or () if output_name(t) == last_name(node)]
             if any(other != named[0] for other in named[1:]):
-                raise ClientFault(f'ORDER BY "{_name(node)}" is ambiguous', sqlstate="42702")
+                raise ClientFault(f'ORDER BY "{last_name(node)}" is ambiguous', sqlstate="42702")
             if named:
-                return named[0]  # type: ignore[no-any-return]
+                return named[0]
         return node
 
-    def _group_expression(self, node: ast.Node) -> ast.Node:
+    def _group_expression(self, node: Tree) -> Tree:
         """A bare name in GROUP BY means an input column first, then an output column."""
         ordinal = self._ordinal(node, "GROUP BY")
         if ordinal is not None:
             if isinstance(ordinal, int):
                 raise refused("an ordinal beyond *")
-            return ordinal  # type: ignore[no-any-return]
+            return ordinal
         if not (isinstance(node, ast.ColumnRef) and len(node.fields) == 1):
             return node
-        name = _name(node)
-        named = [t.val for t in self.select.targetList or () if _output_name(t) == name and t.val != node]
-        if not named or (isinstance(named[0], ast.ColumnRef) and _name(named[0]) == name):
+        name = last_name(node)
+        named = [t.val for t in self.select.targetList or () if output_name(t) == name and t.val != node]
+        if not named or (isinstance(named[0], ast.ColumnRef) and last_name(named[0]) == name):
             return node
         known = [self.knowledge.columns_of(s.schema, s.table) for s in self.found.sources]
         if any(columns is not None and name in columns for columns in known):
             return node
         if not known or any(columns is None for columns in known) or len(named) > 1:
             raise refused(f"GROUP BY {name}, which may be a column or an alias,")
-        return named[0]  # type: ignore[no-any-return]
+        return named[0]
 
     def _is_key(self, node: object) -> bool:
-        if not isinstance(node, ast.ColumnRef) or _is_star(node):
+        if not isinstance(node, ast.ColumnRef) or is_star(node):
             return False
         alias = node.fields[-2].sval if len(node.fields) > 1 else None
-        return any(s.key == _name(node) and alias in (None, s.alias) for s in self.found.sources if s.key)
+        return any(
+            s.key == last_name(node)
+            and alias in (None, s.alias)
+            # Equal values of different bytes live on different shards.
+            and not self.knowledge.is_nondeterministic(s.schema, s.table, s.key)
+            for s in self.found.sources
+            if s.key
+        )
 
-    def _owner(self, node: ast.ColumnRef) -> Source | None:
+    def _owner(self, node: Tree) -> Source | None:
         """The table a column belongs to, if that is certain."""
         sources = self.found.sources
         if len(node.fields) > 1:
             named = [s for s in sources if s.alias == node.fields[-2].sval]
         else:
             columns = [(s, self.knowledge.columns_of(s.schema, s.table)) for s in sources]
-            named = [s for s, known in columns if known is None or _name(node) in known]
+            named = [s for s, known in columns if known is None or last_name(node) in known]
         return named[0] if len(named) == 1 else None
 
-    def _is_bytewise(self, node: ast.Node) -> bool:
+    def _is_bytewise(self, node: Tree) -> bool:
         """Text of this expression is certainly ordered by its bytes."""
         if isinstance(node, ast.CollateClause):
             return node.collname[-1].sval in BYTEWISE_COLLATIONS
-        if isinstance(node, ast.FuncCall) and _function(node) in ("min", "max") and node.args:
+        if isinstance(node, ast.FuncCall) and function_name(node) in ("min", "max") and node.args:
             return self._is_bytewise(node.args[0])
-        if not isinstance(node, ast.ColumnRef) or _is_star(node):
+        if not isinstance(node, ast.ColumnRef) or is_star(node):
             return False
         owner = self._owner(node)
-        return owner is not None and bool(self.knowledge.is_bytewise(owner.schema, owner.table, _name(node)))
+        return owner is not None and bool(self.knowledge.is_bytewise(owner.schema, owner.table, last_name(node)))
 
     def _refuse_nondeterministic(self, roots: object, what: str) -> None:
         """Under a nondeterministic collation equal texts may differ in their bytes."""
@@ -441,36 +456,41 @@ class _Analysis:
                 raise refused(f"COLLATE in {what}")
             if not isinstance(node, ast.ColumnRef):
                 continue
-            tables = self.found.sources if _is_star(node) else [s for s in (self._owner(node),) if s is not None]
+            tables = self.found.sources if is_star(node) else [s for s in (self._owner(node),) if s is not None]
             for source in tables:
                 names = self.knowledge.columns_of(source.schema, source.table) or ()
-                for name in names if _is_star(node) else (_name(node),):
+                for name in names if is_star(node) else (last_name(node),):
                     if self.knowledge.is_nondeterministic(source.schema, source.table, name):
                         raise refused(f"{what} of a column with a nondeterministic collation")
 
     def _refuse_volatile(self, roots: object, what: str) -> None:
         for node in walk(roots):
             if isinstance(node, ast.FuncCall) and not self._is_aggregate(node) and not node.over:
-                name = _function(node)
+                name = function_name(node)
                 if self._volatility(name) == "v":
                     raise refused(f"the volatile function {name}() in {what}")
 
     def _volatility(self, name: str) -> str:
+        """Refuses functions that may read tables: on a shard they would see its rows only."""
         if name in VOLATILE:
             return "v"
+        if name in HARMLESS or name in CLOCKS:
+            return "s"
         known = self.knowledge.volatility(name)
-        if known is None and name in HARMLESS:
-            return "s"
-        if known is None and name in CLOCKS:
-            return "s"
         if known is None:
             raise refused(f"the function {name}(), which the catalog does not know,")
+        if known != "i":
+            raise refused(
+                f"the function {name}()",
+                detail="it is not immutable, so it may read tables, of which every shard has only a part",
+                hint="declare it IMMUTABLE if it depends on its arguments only",
+            )
         return known
 
-    def _is_aggregate(self, call: ast.FuncCall) -> bool:
+    def _is_aggregate(self, call: Tree) -> bool:
         if call.over is not None:
             return False
-        name = _function(call)
+        name = function_name(call)
         if call.agg_star or call.agg_distinct or call.agg_order or call.agg_filter or call.agg_within_group:
             return True
         return name in MERGED or name in OTHER_AGGREGATES or bool(self.knowledge.is_aggregate(name))
@@ -478,7 +498,7 @@ class _Analysis:
     def _has_aggregate(self, roots: object) -> bool:
         return any(
             (isinstance(n, ast.FuncCall) and self._is_aggregate(n))
-            or isinstance(n, (ast.GroupingFunc, *_JSON_AGGREGATES))
+            or isinstance(n, (ast.GroupingFunc, *JSON_AGGREGATES))
             for n in walk(roots, into_subqueries=False)
         )
 
@@ -494,9 +514,9 @@ class _Analysis:
         targets = tuple(self.select.targetList or ())
         listed = targets + (targets if self.twins else ())
         listed += tuple(ast.ResTarget(val=expression) for expression in self.hidden)
-        tree = _changed(self.select, targetList=listed, sortClause=order, limitCount=None, limitOffset=None)
-        tree = _changed(tree, limitOption=enums.LimitOption.LIMIT_OPTION_DEFAULT)
-        sql, parameters = _deparse(tree, _parameters(self.select))
+        tree = changed(self.select, targetList=listed, sortClause=order, limitCount=None, limitOffset=None)
+        tree = changed(tree, limitOption=enums.LimitOption.LIMIT_OPTION_DEFAULT)
+        sql, parameters = deparse(tree, parameters_of(self.select))
         return MergeProgram(
             sql=sql,
             parameters=parameters,
@@ -516,122 +536,3 @@ class _Analysis:
     def _at(self, column: int) -> int:
         """A provisional number (-1 - index of the hidden column) becomes one from the end of the row."""
         return column if column >= 0 else -1 - column - len(self.hidden)
-
-
-def _partials(call: ast.FuncCall, merged: str) -> list[ast.Node]:
-    """What a shard computes for one aggregate."""
-    if merged == "avg":
-        return [_changed(call, funcname=_system("sum")), _changed(call, funcname=_system("count"))]
-    if merged not in SPREADS:
-        return [call]
-    argument = ast.TypeCast(
-        arg=call.args[0], typeName=ast.TypeName(names=_system("numeric"), typemod=-1, setof=False, pct_type=False)
-    )
-    square = ast.A_Expr(
-        kind=enums.A_Expr_Kind.AEXPR_OP, name=(ast.String("*"),), lexpr=argument, rexpr=argument,
-        rexpr_list_start=0, rexpr_list_end=0,
-    )  # fmt: skip
-    return [
-        _changed(call, funcname=_system("count")),
-        _changed(call, funcname=_system("sum"), args=(argument,)),
-        _changed(call, funcname=_system("sum"), args=(square,)),
-        call,
-    ]
-
-
-def _unwrap(expression: ast.Node) -> tuple[ast.Node, str, bool]:
-    """Takes one outer cast and one coalesce(aggregate, constant...) off: what is inside, the cast, had a coalesce."""
-    cast, otherwise, node = "", False, expression
-    if isinstance(node, ast.TypeCast):
-        cast, node = node.typeName.names[-1].sval, node.arg
-    if isinstance(node, ast.CoalesceExpr) and all(isinstance(a, (ast.A_Const, ast.ParamRef)) for a in node.args[1:]):
-        otherwise, node = True, node.args[0]
-    return node, cast, otherwise
-
-
-def _deparse(tree: ast.SelectStmt, known: set[int]) -> tuple[str, tuple[int, ...] | None]:
-    """The text of `tree`, and how its parameters are renumbered when some of the client's are not in it."""
-    sql = RawStream()(tree)
-    again = parse_sql(sql)[0].stmt
-    if again != tree:
-        raise Bug("a rewritten SELECT does not read back as it was meant", detail=sql)
-    used = sorted(_parameters(again))
-    if len(used) == len(known):
-        return sql, None
-    for node in walk(again):
-        if isinstance(node, ast.ParamRef):
-            node.number = used.index(node.number) + 1
-    return RawStream()(again), tuple(number - 1 for number in used)
-
-
-def _parameters(tree: ast.Node) -> set[int]:
-    return {node.number for node in walk(tree) if isinstance(node, ast.ParamRef)}
-
-
-def _system(name: str) -> tuple[ast.String, ...]:
-    return (ast.String("pg_catalog"), ast.String(name))
-
-
-def _function(call: ast.FuncCall) -> str:
-    return str(call.funcname[-1].sval)
-
-
-def _schema(call: ast.FuncCall) -> str | None:
-    return str(call.funcname[-2].sval) if len(call.funcname) > 1 else None
-
-
-def _is_star(node: object) -> bool:
-    return isinstance(node, ast.ColumnRef) and isinstance(node.fields[-1], ast.A_Star)
-
-
-def _name(node: ast.ColumnRef) -> str:
-    last = node.fields[-1]
-    return str(last.sval) if isinstance(last, ast.String) else ""
-
-
-def _output_name(target: ast.ResTarget) -> str | None:
-    """The name a select list entry has for ORDER BY; None for `?column?`, which nobody can mean."""
-    return str(target.name) if target.name else _figured(target.val)[0]
-
-
-def _figured(node: object) -> tuple[str | None, bool]:
-    """PostgreSQL's choice of a column name, and whether it is strong: a cast renames only weak ones."""
-    match node:
-        case ast.ColumnRef():
-            return (None if _is_star(node) else _name(node)), True
-        case ast.FuncCall():
-            return _function(node), True
-        case ast.TypeCast():
-            name, strong = _figured(node.arg)
-            return (name, True) if strong else (str(node.typeName.names[-1].sval), False)
-        case ast.CollateClause():
-            return _figured(node.arg)
-        case ast.A_Indirection():
-            fields = [item for item in node.indirection if isinstance(item, ast.String)]
-            return (str(fields[-1].sval), True) if fields else _figured(node.arg)
-        case ast.CaseExpr():
-            name, strong = _figured(node.defresult)
-            return (name, True) if strong else ("case", False)
-        case ast.MinMaxExpr():
-            return ("greatest" if node.op == enums.MinMaxOp.IS_GREATEST else "least"), True
-        case ast.A_Expr() if node.kind == enums.A_Expr_Kind.AEXPR_NULLIF:
-            return "nullif", True
-        case ast.SQLValueFunction():
-            return node.op.name[6:].lower().removesuffix("_n"), True
-        case _:
-            name = _FIXED_NAMES.get(type(node))
-            return name, name is not None
-
-
-_FIXED_NAMES = {
-    ast.CoalesceExpr: "coalesce",
-    ast.A_ArrayExpr: "array",
-    ast.RowExpr: "row",
-    ast.GroupingFunc: "grouping",
-    ast.XmlSerialize: "xmlserialize",
-}
-_LAST_CLOCK = enums.SQLValueFunctionOp.SVFOP_LOCALTIMESTAMP_N.value
-_PER_SERVER_VALUES = frozenset(
-    (enums.SQLValueFunctionOp.SVFOP_CURRENT_CATALOG.value, enums.SQLValueFunctionOp.SVFOP_CURRENT_SCHEMA.value)
-)
-_JSON_AGGREGATES = (ast.JsonObjectAgg, ast.JsonArrayAgg)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
-from pglast import ast
-
 from node.errors import ClientFault, refused
 from node.routing.outcome import Values
+from node.routing.select_trees import Tree, ast
 
 BIGINT_MAX = (1 << 63) - 1
 _INT_SIZES = {21: 2, 23: 4, 20: 8}
@@ -23,7 +22,7 @@ class Bound:
     parameter: int | None = None
 
 
-def bound(node: ast.Node | None, what: str) -> Bound:
+def bound(node: Tree | None, what: str) -> Bound:
     """`what` is LIMIT or OFFSET. Raises 0A000 for expressions other than constants and parameters."""
     while isinstance(node, ast.TypeCast) and node.typeName.names[-1].sval in _INT_TYPES and _castable(node.arg):
         node = node.arg
@@ -48,7 +47,7 @@ def bound(node: ast.Node | None, what: str) -> Bound:
     raise refused(f"an expression in {what}", hint=f"give {what} as a constant or a parameter")
 
 
-def _castable(node: ast.Node) -> bool:
+def _castable(node: Tree) -> bool:
     # A cast of a fractional constant rounds to another width first; integers and parameters pass unchanged.
     return isinstance(node, (ast.ParamRef, ast.TypeCast)) or (
         isinstance(node, ast.A_Const) and not isinstance(node.val, ast.Float)

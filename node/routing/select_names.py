@@ -76,6 +76,8 @@ HARMLESS: Final = frozenset(
     sha224 sha256 sha384 sha512 sign sin split_part sqrt starts_with string_to_array string_to_table strpos
     substr substring tan timezone to_char to_date to_hex to_json to_jsonb to_number to_timestamp to_tsquery
     to_tsvector translate trim trim_array trim_scale trunc ts_rank unnest upper width_bucket like_escape
+    current_setting lower_inc upper_inc websearch_to_tsquery plainto_tsquery phraseto_tsquery ts_headline
+    ts_rank_cd pg_typeof pg_column_size jsonb_path_query_array jsonb_path_query_first array_to_json isempty
     rank dense_rank percent_rank cume_dist ntile lag lead first_value last_value nth_value""".split()
 )
 SYSTEM_COLUMNS: Final = frozenset(("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"))

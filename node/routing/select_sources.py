@@ -7,12 +7,11 @@ each side whose rows a join preserves: `omni LEFT JOIN sharded` run on every sha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from pglast import ast, enums
-
 from node.errors import refused
+from node.routing.select_trees import Tree, ast, enums, walk
 
 # The key column of a table's sharding rule; None: the table is whole on every shard.
 Placement = Callable[[str | None, str], str | None]
@@ -37,20 +36,6 @@ class From:
 NOTHING = From((), False)
 
 
-def walk(*roots: object, into_subqueries: bool = True) -> Iterator[ast.Node]:
-    """Every node below `roots`, with an explicit stack: deep expressions must not end in RecursionError."""
-    stack = list(roots)
-    while stack:
-        node = stack.pop()
-        if isinstance(node, (tuple, list)):
-            stack.extend(node)
-        elif isinstance(node, ast.Node):
-            yield node
-            if isinstance(node, ast.SubLink) and not into_subqueries:
-                continue
-            stack.extend(getattr(node, name) for name in node)
-
-
 def reads_sharded(placement: Placement, *roots: object) -> bool:
     """Anything below reads a table that is spread over the shards."""
     return any(
@@ -58,7 +43,7 @@ def reads_sharded(placement: Placement, *roots: object) -> bool:
     )
 
 
-def analyse_from(items: tuple[ast.Node, ...] | None, placement: Placement) -> From:
+def analyse_from(items: tuple[Tree, ...] | None, placement: Placement) -> From:
     """Raises ClientFault 0A000 for what cannot be spread."""
     found = NOTHING
     for item in items or ():
@@ -70,7 +55,7 @@ def _both(left: From, right: From) -> From:
     return From(left.sources + right.sources, left.partitioned or right.partitioned)
 
 
-def _item(item: ast.Node, placement: Placement) -> From:
+def _item(item: Tree, placement: Placement) -> From:
     match item:
         case ast.RangeVar():
             key = placement(item.schemaname, item.relname)
@@ -91,7 +76,7 @@ def _item(item: ast.Node, placement: Placement) -> From:
             return NOTHING
 
 
-def _join(join: ast.JoinExpr, placement: Placement) -> From:
+def _join(join: Tree, placement: Placement) -> From:
     left, right = _item(join.larg, placement), _item(join.rarg, placement)
     if join.alias is not None:
         left, right = _without_keys(left), _without_keys(right)
@@ -114,7 +99,7 @@ def _without_keys(found: From) -> From:
     return From(sources, found.partitioned)
 
 
-def _rowwise(select: ast.SelectStmt, placement: Placement) -> bool:
+def _rowwise(select: Tree, placement: Placement) -> bool:
     """A subquery in FROM that gives row by row what its tables have may run on each shard."""
     wrong = {
         "a set operation in a subquery": select.op != enums.SetOperation.SETOP_NONE,

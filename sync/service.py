@@ -59,6 +59,7 @@ SERVICE = "sync"
 SEND_TIMEOUT_S = 2.0
 SENDS_LIMIT = 8  # on their way to one member; everything is sent again, so more would only be older
 LEAVE_TIMEOUT_S = 5.0
+NOT_SERVING = "this node does not serve a configuration now; ask another one"
 
 
 class StartRefused(Exception):
@@ -212,8 +213,8 @@ class Sync:
     async def _refusal(self, document: bytes) -> tuple[str, tuple[str, ...]]:
         """Why nothing can open: found on this node, before any other hears of it."""
         participant = self._participant
-        if participant is None or participant.follower.state is not State.SERVING:
-            return "this node does not serve a configuration now; ask another one", ()
+        if participant is None or participant.follower.state is State.STOPPED:
+            return NOT_SERVING, ()
         if len(document) > DOCUMENT_LIMIT_BYTES:
             return f"the document has {len(document)} bytes, the limit is {DOCUMENT_LIMIT_BYTES}", ()
         try:
@@ -226,6 +227,8 @@ class Sync:
             age = max(0.0, self._utc() - cell.roll.opened_at_utc)
             roll = cell.roll
             return f"rollout {roll.rid} is open: node {roll.coordinator}, {roll.phase} for {age:.1f} s", ()
+        if participant.follower.state is not State.SERVING:
+            return NOT_SERVING, ()
         strangers = self._strangers(cell)
         if strangers:
             return (

@@ -106,6 +106,7 @@ class Flock:
         self.nodes: dict[str, Node] = {}
         self.addresses: dict[str, str] = {}
         self.boots = 0
+        self.left: list[str] = []  # what discovery would know from their goodbye
 
     async def boot(self, name: str, document: bytes = b"one", *, adopt: bool = False, **proxy: Any) -> Node:
         node = await self.prepare(name, **proxy)
@@ -119,22 +120,31 @@ class Flock:
         control = ControlChannel(name, identity=identity)
         address = f"127.0.0.1:{await control.start('127.0.0.1', 0)}"
         target = FakeProxy(**proxy)
-        sync = Sync(
+        try:
+            sync = self.service(name, state, register, control, target, address)
+        except BaseException:
+            await control.stop()
+            raise
+        node = Node(name, sync, control, target, address)
+        self.addresses[name] = address
+        self.nodes[name] = node
+        return node
+
+    def service(
+        self, name: str, state: Path, register: str | None, control: ControlChannel, target: FakeProxy, address: str
+    ) -> Sync:
+        return Sync(
             node=name,
             boot=f"{name}-{self.boots}",
             state_dir=state,
             register_url=register or f"file:{self.folder / 'register'}",
             control=control,
             peers=lambda: dict(self.addresses),
-            reachable=lambda node: None,
+            reachable=lambda node: False if node in self.left else None,
             target=target,
             settings=FAST,
             address=address,
         )
-        node = Node(name, sync, control, target, address)
-        self.addresses[name] = address
-        self.nodes[name] = node
-        return node
 
     async def begin(self, node: Node, document: bytes = b"one", *, adopt: bool = False) -> bytes:
         try:
@@ -143,6 +153,11 @@ class Flock:
             await node.kill()
             del self.nodes[node.name], self.addresses[node.name]
             raise
+
+    async def leave(self, name: str) -> None:
+        self.left.append(name)
+        await self.nodes[name].sync.leave()
+        await self.kill(name)
 
     async def kill(self, name: str) -> None:
         await self.nodes.pop(name).kill()
@@ -186,7 +201,8 @@ async def test_the_first_boot_founds_version_1_and_the_others_join_it(three: Flo
     assert cell.roster.names == ("a", "b", "c")
     assert three.nodes["a"].sync.version == (1, digest_of(b"one"))
     assert three.nodes["a"].sync.drift is False
-    assert [row["phase"] for row in three.nodes["a"].sync.status()] == ["idle"] * 3
+    await wait_until(lambda: len(three.nodes["a"].sync.status()) == 3)
+    assert {row["phase"] for row in three.nodes["a"].sync.status()} == {"idle"}
 
 
 async def test_a_stranger_with_other_files_is_refused_with_both_digests_and_both_documents(flock: Flock) -> None:
@@ -214,13 +230,12 @@ async def test_a_known_node_restarts_with_whatever_files_it_has(flock: Flock) ->
 
 
 async def test_two_processes_in_one_state_directory_are_refused(flock: Flock) -> None:
-    await flock.boot("a")
+    first = await flock.boot("a")
     twin = await flock.prepare("a")
-    first = flock.folder / "a"
     with pytest.raises(StartRefused, match="another process uses the state directory"):
         await twin.sync.start(b"one")
-    assert first.exists()
     await twin.kill()
+    flock.nodes["a"] = first
 
 
 async def test_a_register_that_lost_its_memory_does_not_rule(flock: Flock) -> None:
@@ -289,7 +304,7 @@ async def test_one_refusal_aborts_before_anybody_pauses(three: Flock) -> None:
     assert outcome.exit_status == 1
     assert not any("pause" in event for node in three.nodes.values() for event in node.proxy.events)
     assert versions(three) == [1, 1, 1]
-    assert {row["phase"] for row in three.nodes["b"].sync.status()} == {"aborted"}
+    await wait_until(lambda: {row["phase"] for row in three.nodes["b"].sync.status()} == {"aborted"})
 
 
 async def test_a_validation_that_crashes_is_a_refusal(three: Flock) -> None:
@@ -389,22 +404,22 @@ async def test_a_killed_member_aborts_a_rollout_at_once_until_it_is_evicted(thre
     assert outcome.reason is not None
     assert "c is unreachable" in outcome.reason
     assert await three.nodes["a"].sync.evict("c", "alice")
+    three.left.append("c")
     assert (await three.nodes["a"].sync.rollout(b"two", by="alice")).outcome == "committed"
     assert await three.nodes["a"].sync.evict("a", "alice") is False
 
 
 async def test_a_member_that_left_is_not_waited_for(three: Flock) -> None:
-    await three.nodes["c"].sync.leave()
-    await three.kill("c")
+    await three.leave("c")
     assert (await three.nodes["a"].sync.rollout(b"two", by="alice")).outcome == "committed"
 
 
 async def test_a_member_that_comes_back_catches_up_before_it_serves(three: Flock) -> None:
-    await three.nodes["c"].sync.leave()
-    await three.kill("c")
+    await three.leave("c")
     await three.nodes["a"].sync.rollout(b"two", by="alice")
     for document in (three.folder / "register" / "documents").iterdir():
         document.unlink()  # so that it has to ask its peers
+    three.left.clear()
     c = await three.boot("c", b"one")
     assert c.proxy.document == b"two"
     assert [event for event in c.proxy.events if "apply" in event] == ["apply 2"]

@@ -22,7 +22,7 @@ from node.routing.catalog import Catalog
 from node.routing.hints import SETTINGS, comment_hints, setting_hints
 from node.routing.lexer import lex
 from node.routing.outcome import NeedLookup, Outcome, Plan, Refusal, Values
-from node.routing.plan import plan
+from node.routing.plan import plan, plan_unparsed
 from node.routing.statement import Kind, Statement, StatementCache
 from node.routing.topology import Topology
 from node.snapshot import snapshot
@@ -83,13 +83,16 @@ class Router:
     def _line(self, sql: bytes) -> str:
         try:
             outcome = self._route(sql)
-        except ClientFault as fault:  # a syntax error, or a hint that makes no sense
+        except ClientFault as fault:  # a hint that makes no sense
             outcome = Refusal(fault)
         return "\t".join(_columns(outcome, self._topology.shards))
 
     def _route(self, sql: bytes) -> Outcome:
-        statements, lexed = self._cache.lookup(sql)
-        hints = comment_hints(lexed).over(setting_hints(self._settings))
+        hints = comment_hints(lex(sql)).over(setting_hints(self._settings))
+        try:
+            statements, lexed = self._cache.lookup(sql)
+        except ClientFault as fault:  # a mistake, or another dialect: hints may still say where
+            return plan_unparsed(fault, hints, self._topology)
         outcome = plan(statements[0], Values(lexed), hints, self._topology, self._catalog)
         self._remember(statements[0])
         return outcome

@@ -64,6 +64,7 @@ CASES = [
     ("/* pgdog_shard: 1 */ SELECT 1", "1", "direct"),
     ("SELECT 'a;b' FROM customers WHERE id = 1 -- ; no", "2", "direct"),
     ("SELEC 1", "error", "refused"),
+    ("/* pgdog_shard: 1 */ SELEC 1", "1", "direct"),
     ("/* pgdog_shard: 9 */ SELECT 1", "error", "refused"),
 ]
 

@@ -53,7 +53,7 @@ class SwimSettings:
 LAN = SwimSettings()
 WAN = SwimSettings(
     probe_interval_s=5.0,
-    probe_timeout_s=3.0,
+    probe_timeout_s=2.5,
     gossip_interval_s=0.5,
     gossip_fanout=4,
     push_pull_interval_s=60.0,

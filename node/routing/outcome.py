@@ -169,6 +169,7 @@ class Plan:
     combine: Combine
     reasons: tuple[str, ...] = ()
     program: Program | None = None
+    anywhere: bool = False  # any other single shard would answer the same: the caller may choose
 
     @property
     def single(self) -> bool:

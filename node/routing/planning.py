@@ -1,0 +1,138 @@
+"""What the planners share: roles, reasons, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from node.errors import ClientFault
+from node.routing.catalog import Catalog
+from node.routing.conditions import AllOf, AnyOf, Compare, Condition, IsNull, Member, OneOf, Same
+from node.routing.hints import Hints
+from node.routing.operands import Arithmetic, ArrayOf, Cast, Constant, Literal, Operand, Parameter
+from node.routing.outcome import Combine, Plan, Refusal, Road, Role, Values
+from node.routing.placement import Template
+from node.routing.select_names import CLOCKS, VOLATILE
+from node.routing.statement import Statement
+from node.routing.topology import Topology
+
+# Volatile, but they neither write nor need the primary.
+HARMLESS_VOLATILE: Final = VOLATILE | frozenset(("pg_sleep", "pg_backend_pid", "pg_is_in_recovery"))
+HINT_WAYS_OUT: Final = "name the shard in a comment, /* pgmurmur_shard: 0 */, or with SET pgmurmur.shard TO 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The arguments of `plan`, together."""
+
+    statement: Statement
+    values: Values
+    hints: Hints
+    topology: Topology
+    catalog: Catalog
+
+    @property
+    def every_shard(self) -> tuple[int, ...]:
+        return tuple(range(self.topology.shards))
+
+
+def refuse(message: str, *, detail: str | None = None, hint: str | None = None, sqlstate: str = "0A000") -> Refusal:
+    return Refusal(ClientFault(message, sqlstate=sqlstate, detail=detail, hint=hint))
+
+
+def is_read(question: Question) -> bool:
+    """May run on a replica: reads, locks nothing, calls nothing that is known to write or that nobody knows."""
+    return question.statement.read_only and not writing_function(question.statement, question.catalog)
+
+
+def writing_function(statement: Statement, catalog: Catalog) -> str | None:
+    """A volatile function that is not known to be harmless."""
+    for _, name in statement.functions:
+        if catalog.volatility(name) == "v" and name not in HARMLESS_VOLATILE:
+            return name
+    return None
+
+
+def role_of(question: Question) -> Role:
+    if question.hints.role == "primary":
+        return Role.PRIMARY
+    if question.hints.role == "replica":
+        return Role.ANY
+    return Role.ANY if is_read(question) else Role.PRIMARY
+
+
+def direct(question: Question, shards: tuple[int, ...], *reasons: str, anywhere: bool = False) -> Plan:
+    """The client's bytes to one shard."""
+    writes = not is_read(question)
+    return Plan(shards, Road.DIRECT, role_of(question), writes, Combine.ONE, reasons, None, anywhere)
+
+
+def everywhere(question: Question, *reasons: str, road: Road = Road.DIRECT, writes: bool = True) -> Plan:
+    """The same statement on every shard, of which one answer is shown."""
+    return Plan(question.every_shard, road, Role.PRIMARY, writes, Combine.FIRST, reasons)
+
+
+def differing(statement: Statement, catalog: Catalog) -> str | None:
+    """Something in the statement that each shard would compute differently, by name."""
+    for _, name in statement.functions:
+        if name in VOLATILE or name in CLOCKS or name in ("nextval", "currval", "lastval", "set_config"):
+            return f"{name}()"
+        if catalog.volatility(name) == "v":
+            return f"{name}()"
+    return "CURRENT_TIMESTAMP" if statement.clock_keywords else None
+
+
+def tables_reason(template: Template, shards: tuple[int, ...]) -> tuple[str, ...]:
+    """One line per sharded table: what its key said."""
+    known = template.reasons.get(shards)
+    if known is None:
+        to = "no shard" if not shards else f"shard {shards[0]}" if len(shards) == 1 else "shards " + joined(shards)
+        lines = []
+        for slot in template.slots:
+            said = " and ".join(describe(c) for c in slot.conditions)
+            lines.append(f"{slot.reference.name}: {said} → {to}" if said else f"{slot.reference.name}: no key → {to}")
+        known = tuple(dict.fromkeys(lines))
+        if len(template.reasons) < 64:
+            template.reasons[shards] = known
+    return known
+
+
+def joined(shards: tuple[int, ...]) -> str:
+    return ",".join(map(str, shards))
+
+
+def describe(condition: Condition) -> str:
+    match condition:
+        case Compare():
+            operator = "is not distinct from" if condition.operator == "is" else condition.operator
+            return f"{condition.column.name} {operator} {_operand(condition.operand)}"
+        case Member():
+            shown = ", ".join(_operand(o) for o in condition.operands[:4])
+            return f"{condition.column.name} in ({shown}{', …' if len(condition.operands) > 4 else ''})"
+        case AnyOf():
+            return f"{condition.column.name} = any({_operand(condition.operand)})"
+        case IsNull():
+            return f"{condition.column.name} is null"
+        case AllOf():
+            return " and ".join(describe(p) for p in condition.parts)
+        case OneOf():
+            return "(" + " or ".join(describe(p) for p in condition.parts) + ")"
+        case Same():
+            return f"{condition.left.name} = {condition.right.name}"
+
+
+def _operand(operand: Operand) -> str:
+    match operand:
+        case Literal():
+            return "?"
+        case Parameter():
+            return f"${operand.number}"
+        case Constant():
+            value = operand.value
+            return f"'{value.decode('utf-8', 'replace')}'" if isinstance(value, bytes) else str(value)
+        case Cast():
+            return f"{_operand(operand.operand)}::{operand.type}"
+        case Arithmetic():
+            return f"{_operand(operand.left)} {operand.operator} {_operand(operand.right)}"
+        case ArrayOf():
+            return "array[" + ", ".join(_operand(e) for e in operand.elements[:4]) + "]"

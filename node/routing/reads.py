@@ -1,0 +1,229 @@
+"""Planning of what reads: SELECT, COPY TO, EXPLAIN, cursors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from node.errors import ClientFault
+from node.routing import select
+from node.routing.outcome import Combine, MergeProgram, NeedLookup, Outcome, Plan, Refusal, Road
+from node.routing.placement import Place, Template, place, template
+from node.routing.planning import (
+    HINT_WAYS_OUT,
+    Question,
+    differing,
+    direct,
+    everywhere,
+    joined,
+    refuse,
+    role_of,
+    tables_reason,
+)
+from node.routing.shard_map import placed_shards
+from node.routing.statement import Kind
+
+if TYPE_CHECKING:
+    from node.routing.select import SelectFacts
+
+FACTS_MAX = 32  # texts of one shape whose multi-shard facts are kept
+
+
+def plan_select(question: Question) -> Outcome:
+    built = template(question.statement, question.topology, question.catalog)
+    if built.refusal is not None:
+        return Refusal(built.refusal)
+    if question.statement.modifying_ctes and any(
+        r.written for r in (*built.whole, *(s.reference for s in built.slots))
+    ):
+        return _modifying(question, built)
+    if question.statement.tag == "SELECT INTO":
+        return _into(question, built)
+    return _rows(question, built)
+
+
+def _rows(question: Question, built: Template) -> Outcome:
+    if not built.slots:
+        fixed = schema_shards(question)
+        if fixed is not None:
+            return fixed
+        if built.system:
+            return direct(question, (0,), "system catalogs are read from one shard")
+        reason = "every shard has these tables" if built.whole else "no table"
+        return direct(question, (0,), reason, anywhere=True)
+    shards = built.shards(question.values, question.topology)
+    if not shards:
+        return direct(question, (0,), *tables_reason(built, shards), "no row can match", anywhere=True)
+    if len(shards) == 1:
+        return direct(question, shards, *tables_reason(built, shards))
+    return _several(question, built, shards)
+
+
+def _several(question: Question, built: Template, shards: tuple[int, ...]) -> Outcome:
+    if question.topology.cross_shard_disabled:
+        return refuse(
+            "a query over several shards is disabled here",
+            detail=f"it would need shards {joined(shards)}",
+            hint="add the sharding key to WHERE, or allow it with cross_shard_disabled = false",
+            sqlstate="58000",
+        )
+    if built.system:
+        return refuse("a join of system catalogs with sharded tables is not supported across shards")
+    if not built.colocated:
+        names = ", ".join(dict.fromkeys(s.reference.name for s in built.slots))
+        return refuse(
+            "a join of sharded tables on anything but their keys is not supported across shards",
+            detail=f"the rows of {names} that belong together may be on different shards",
+            hint="join them by their sharding keys, or give one value for all of them",
+        )
+    if question.values.lexed is None:
+        return refuse("a statement without its text is not supported across shards")
+    found = _facts(question, built)
+    if isinstance(found, Refusal):
+        return found
+    program = select.program(found, question.values)
+    if isinstance(program, Refusal):
+        return program
+    reasons = (*tables_reason(built, shards), *found.reasons)
+    return Plan(shards, found.road, role_of(question), question.statement.locks_rows, Combine.CONCAT, reasons, program)
+
+
+def _facts(question: Question, built: Template) -> SelectFacts | Refusal:
+    """Merging depends on constants too, so these facts are kept per text, a few for each shape."""
+    lexed = question.values.lexed
+    assert lexed is not None
+    topology, catalog = question.topology, question.catalog
+    memo = question.statement.memo.get("select")
+    if memo is None or memo[0] is not topology or memo[1] is not catalog:
+        memo = (topology, catalog, {})
+        question.statement.memo["select"] = memo
+    kept: dict[bytes, Any] = memo[2]
+    found: SelectFacts | Refusal | None = kept.get(lexed.sql)
+    if found is None:
+        columns = {(slot.reference.schema, slot.reference.name): slot.rule.column for slot in built.slots}
+
+        def placement(schema: str | None, name: str) -> str | None:
+            return columns.get((schema, name))
+
+        try:
+            tree = question.statement.tree(lexed)
+        except ClientFault as fault:
+            return Refusal(fault)
+        found = select.analyse(tree, placement, catalog)
+        if len(kept) >= FACTS_MAX:
+            kept.clear()
+        kept[lexed.sql] = found
+    return found
+
+
+def _modifying(question: Question, built: Template) -> Outcome:
+    written = [r for r in built.whole if r.written]
+    if written and not built.slots:
+        what = differing(question.statement, question.catalog)
+        if what is not None:
+            return refuse(
+                f"{what} in a write to a table that every shard has is not supported across shards",
+                detail="each shard would store another value",
+                hint="pass the value as a parameter",
+            )
+        return everywhere(question, "the tables it writes are on every shard")
+    if written:
+        return refuse(f'writing "{written[0].name}", which every shard has, together with sharded tables in WITH')
+    shards = built.shards(question.values, question.topology)
+    if len(shards) <= 1:
+        return direct(question, shards or (0,), *tables_reason(built, shards))
+    return refuse("a data-modifying WITH is not supported across shards", hint="give one value for every sharding key")
+
+
+def _into(question: Question, built: Template) -> Outcome:
+    if not built.slots and not built.system:
+        what = differing(question.statement, question.catalog)
+        if what is None:
+            return everywhere(question, "every shard has these tables", road=Road.DDL)
+        return refuse(f"{what} in SELECT INTO is not supported across shards")
+    return refuse(
+        "SELECT INTO from sharded tables is not supported across shards",
+        hint="create the table, configure its sharding key and use INSERT ... SELECT",
+    )
+
+
+def schema_shards(question: Question) -> Plan | Refusal | None:
+    """Sharding by schema: the shards of the tables' schemas. None: it decides nothing here."""
+    topology = question.topology
+    if not topology.schemas or not question.statement.tables:
+        return None
+    shards: set[int] = set()
+    for reference in question.statement.tables:
+        entry = None
+        for schema in (reference.schema,) if reference.schema else question.hints.search_path or ("public",):
+            entry = topology.schema_shard(schema)
+            if entry is not None and entry.name is not None:
+                break
+        if entry is not None:
+            shards.update(question.every_shard if entry.shard is None else (entry.shard,))
+    if not shards:
+        return None
+    reason = f"schema → shard {joined(tuple(sorted(shards)))}"
+    if len(shards) == 1:
+        return direct(question, tuple(shards), reason)
+    if len(shards) == topology.shards and question.statement.target is None:
+        return direct(question, (0,), reason, anywhere=True)
+    if len(shards) == topology.shards:
+        return everywhere(question, reason)
+    return refuse("a statement over schemas of different shards is not supported across shards")
+
+
+def plan_inner(question: Question, what: str) -> Outcome:
+    """EXPLAIN, DECLARE: where the inner statement goes, if that is one shard."""
+    from node.routing.plan import plan
+
+    statement = question.statement
+    assert statement.inner is not None
+    found = plan(statement.inner, question.values, question.hints, question.topology, question.catalog)
+    if not isinstance(found, Plan):
+        return found
+    if found.single:
+        return replace(direct(question, found.shards, *found.reasons), anywhere=found.anywhere)
+    if statement.kind == Kind.EXPLAIN and not statement.analyze and found.combine == Combine.FIRST:
+        return direct(question, (0,), *found.reasons, "shown for one of the shards", anywhere=True)
+    return refuse(
+        f"{what} is not supported across shards",
+        detail=f"the statement would run on shards {joined(found.shards)}",
+        hint=f"give one value for the sharding key, or {HINT_WAYS_OUT}",
+    )
+
+
+def plan_copy_to(question: Question) -> Outcome:
+    from node.routing.plan import plan
+
+    statement = question.statement
+    assert statement.copy is not None
+    if statement.copy.server_file:
+        return refuse("COPY to a file of the server is not supported across shards", hint="use COPY ... TO STDOUT")
+    if statement.inner is not None:
+        found = plan(statement.inner, question.values, question.hints, question.topology, question.catalog)
+        if isinstance(found, (Refusal, NeedLookup)) or found.single:
+            return found
+        program = found.program
+        if found.road == Road.PUSHDOWN and isinstance(program, MergeProgram) and _is_plain(program):
+            return replace(found, program=None)
+        return refuse(
+            "COPY of a query whose rows must be merged is not supported across shards",
+            hint="run the query itself, or copy without ORDER BY, LIMIT and aggregates",
+        )
+    reference = statement.tables[0]
+    mentioned = frozenset(statement.copy.columns or ())
+    where, rule = place(reference.schema, reference.name, question.topology, question.catalog, mentioned)
+    if rule is not None:
+        shards = placed_shards(rule, question.topology.shards)
+        reason = f"{reference.name}: all rows of shards {joined(shards)}"
+        return Plan(shards, Road.PUSHDOWN, role_of(question), False, Combine.CONCAT, (reason,))
+    if where in (Place.OPAQUE, Place.UNKNOWN):
+        return refuse(f'COPY of "{reference.name}" is not supported across shards')
+    return schema_shards(question) or direct(question, (0,), f"every shard has {reference.name}", anywhere=True)
+
+
+def _is_plain(program: MergeProgram) -> bool:
+    """The shards' rows one after the other are the answer."""
+    merges = program.sort or program.group or program.aggregates or program.distinct is not None or program.hidden
+    return not (merges or program.twins or program.limit is not None or program.offset)

@@ -16,24 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from node.errors import ClientFault, refused
 from node.routing.outcome import Aggregate, MergeProgram, Refusal, Road, SortKey, Values
 from node.routing.select_bounds import BIGINT_MAX, Bound, bound, resolve
-from node.routing.select_names import (
-    BYTEWISE_COLLATIONS,
-    CLOCKS,
-    HARMLESS,
-    MERGED,
-    OTHER_AGGREGATES,
-    PER_SERVER,
-    SYSTEM_COLUMNS,
-    VOLATILE,
-)
-from node.routing.select_sources import From, Placement, Source, analyse_from, reads_sharded
+from node.routing.select_knowledge import Columns, Functions, Knowledge
+from node.routing.select_names import MERGED, PER_SERVER, SYSTEM_COLUMNS
+from node.routing.select_sources import Placement, analyse_from, reads_sharded
 from node.routing.select_trees import (
-    JSON_AGGREGATES,
     Tree,
     ast,
     changed,
@@ -46,23 +37,13 @@ from node.routing.select_trees import (
     parameters_of,
     partial_calls,
     schema_name,
+    shown,
     speaks_of_server,
     system_name,
     tells_time,
     unwrap,
     walk,
 )
-
-
-class Knowledge(Protocol):
-    """What `analyse` asks of the catalog. None: not known."""
-
-    def columns_of(self, schema: str | None, table: str) -> Sequence[str] | None: ...
-    def is_bytewise(self, schema: str | None, table: str, column: str) -> bool | None: ...
-    def is_nondeterministic(self, schema: str | None, table: str, column: str) -> bool | None: ...
-    def is_aggregate(self, function: str) -> bool | None: ...
-    def volatility(self, function: str) -> str | None:
-        """`i`, `s` or `v`; the most volatile of the functions with that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +100,21 @@ class _Analysis:
     hidden: list[Tree] = field(default_factory=list)
     aggregates: list[tuple[int, Aggregate]] = field(default_factory=list)  # output ≥ 0 visible; else -1 - hidden
     reasons: list[str] = field(default_factory=list)
-    found: From = From((), False)
+    columns: Columns = field(init=False)
+    functions: Functions = field(init=False)
     twins: bool = False
+
+    def __post_init__(self) -> None:
+        self.functions = Functions(self.knowledge)
+        self.columns = Columns((), self.knowledge)
 
     # --- the decision ------------------------------------------------------------------------------------------
 
     def facts(self) -> SelectFacts:
         select = self.select
         self._refuse_constructs()
-        self.found = analyse_from(select.fromClause, self.placement)
+        tables = tuple((n.schemaname, n.relname) for n in walk(select) if isinstance(n, ast.RangeVar))
+        self.columns = Columns(analyse_from(select.fromClause, self.placement).sources, self.knowledge, tables)
         self._refuse_functions()
         offset, limit = bound(select.limitOffset, "OFFSET"), bound(select.limitCount, "LIMIT")
         cut = select.limitCount is not None or select.limitOffset is not None
@@ -151,8 +138,7 @@ class _Analysis:
         for present, what in wrong:
             if present:
                 raise refused(what)
-        outside_where = (select.targetList, select.groupClause, select.havingClause, select.sortClause)
-        outside_where += (select.distinctClause, select.windowClause)
+        outside_where = (*shown(select), select.windowClause)
         if any(isinstance(node, ast.SubLink) for node in walk(*outside_where)):
             raise refused("a subquery in the select list, GROUP BY, HAVING or ORDER BY")
         for node in walk(select.whereClause, select.fromClause):
@@ -163,7 +149,7 @@ class _Analysis:
 
     def _refuse_in_subquery(self, subquery: Tree) -> None:
         for node in walk(subquery.targetList):
-            if isinstance(node, ast.FuncCall) and (node.over or self._is_aggregate(node)):
+            if isinstance(node, ast.FuncCall) and (node.over or self.functions.is_aggregate(node)):
                 raise refused("an aggregate or window function in a subquery")
 
     def _refuse_functions(self) -> None:
@@ -175,12 +161,11 @@ class _Analysis:
                 name = function_name(node)
                 if name in PER_SERVER:
                     raise refused(f"{name}()", detail="every shard would answer for itself")
-                if not self._is_aggregate(node) and not node.over:
-                    self._volatility(name)  # refuses what nobody knows
+                if not self.functions.is_aggregate(node) and not node.over:
+                    self.functions.volatility(name)  # refuses what nobody knows
             if speaks_of_server(node):
                 raise refused(node.op.name[6:].lower())
-        shown = (select.targetList, select.groupClause, select.sortClause, select.distinctClause, select.havingClause)
-        for node in walk(*shown):
+        for node in walk(*shown(select)):
             if tells_time(node):
                 raise refused(
                     "the current time in the select list, GROUP BY or ORDER BY",
@@ -193,11 +178,11 @@ class _Analysis:
         return bool(
             select.groupClause
             or select.havingClause
-            or any(self._has_aggregate(part) for part in (select.targetList, select.sortClause))
+            or any(self.functions.has_aggregate(part) for part in (select.targetList, select.sortClause))
         )
 
     def _grouped_by_key(self) -> bool:
-        if any(self._is_key(self._group_expression(item)) for item in self.select.groupClause or ()):
+        if any(self.columns.is_key(self._group_expression(item)) for item in self.select.groupClause or ()):
             self.reasons.append("GROUP BY contains the sharding key")
             return True
         return False
@@ -207,15 +192,15 @@ class _Analysis:
     def _final(self, limit: Bound, offset: Bound, cut: bool) -> SelectFacts:
         select = self.select
         self._check_windows()
-        on = select.distinctClause or ()
+        on: Sequence[Tree] = select.distinctClause or ()
         plain_distinct = bool(on) and on[0] is None
         distinct: tuple[int, ...] | None = None
         if plain_distinct and not self._shows_key():
             self.twins, distinct = True, ()
-            self._refuse_nondeterministic(select.targetList, "DISTINCT")
-        elif on and not plain_distinct and not any(self._is_key(self._output_expression(e)) for e in on):
+            self.columns.refuse_nondeterministic(select.targetList, "DISTINCT")
+        elif on and not plain_distinct and not any(self.columns.is_key(self._output_expression(e)) for e in on):
             distinct = tuple(self._hide(self._output_expression(e), "DISTINCT ON") for e in on)
-            self._refuse_nondeterministic(on, "DISTINCT ON")
+            self.columns.refuse_nondeterministic(on, "DISTINCT ON")
         elif on:
             self.reasons.append("DISTINCT contains the sharding key")
         sort = self._sort_keys()
@@ -241,19 +226,19 @@ class _Analysis:
             while window is not None and not window.partitionClause and (window.name or window.refname) and seen < 8:
                 window, seen = named.get(window.refname or window.name), seen + 1
             parts = window.partitionClause if window is not None else None
-            if not any(self._is_key(part) for part in parts or ()):
+            if not any(self.columns.is_key(part) for part in parts or ()):
                 raise refused("a window function whose PARTITION BY lacks the sharding key")
         if calls:
             self.reasons.append("PARTITION BY contains the sharding key")
 
     def _shows_key(self) -> bool:
         for target in self.select.targetList or ():
-            if is_star(target.val):
+            if isinstance(target.val, ast.ColumnRef) and is_star(target.val):
                 fields = target.val.fields
                 alias = fields[-2].sval if len(fields) > 1 else None
-                if any(s.key and alias in (None, s.alias) for s in self.found.sources):
+                if any(s.key and alias in (None, s.alias) for s in self.columns.sources):
                     return True
-            elif self._is_key(target.val):
+            elif self.columns.is_key(target.val):
                 return True
         return False
 
@@ -272,17 +257,17 @@ class _Analysis:
             if present:
                 raise refused(what)
         groups = [self._group_expression(item) for item in select.groupClause or ()]
-        self._refuse_nondeterministic(groups, "GROUP BY")
+        self.columns.refuse_nondeterministic(groups, "GROUP BY")
         group = tuple(self._hide(expression, "GROUP BY") for expression in groups)
         for position, target in enumerate(select.targetList or ()):
             if is_star(target.val):
                 raise refused("* with aggregates")
-            if self._has_aggregate(target.val):
+            if self.functions.has_aggregate(target.val):
                 self._decompose(target.val, position)
         sort = []
         for item, expression in self._order():
             column = self._hide(expression, "ORDER BY")
-            if self._has_aggregate(expression):
+            if self.functions.has_aggregate(expression):
                 self._decompose(expression, column)
             sort.append(self._sort_key(item, column, expression))
         self.reasons.append("partial aggregates are combined")
@@ -292,7 +277,7 @@ class _Analysis:
     def _decompose(self, expression: Tree, output: int) -> None:
         """Adds the partial columns of the aggregate in `expression`, which is the client's or a hidden column."""
         inner, cast, otherwise = unwrap(expression)
-        calls = [n for n in walk(expression) if isinstance(n, ast.FuncCall) and self._is_aggregate(n)]
+        calls = [n for n in walk(expression) if isinstance(n, ast.FuncCall) and self.functions.is_aggregate(n)]
         if any(isinstance(n, ast.GroupingFunc) for n in walk(expression)):
             raise refused("GROUPING()")
         call = calls[0]
@@ -305,8 +290,8 @@ class _Analysis:
         chosen = merged in ("min", "max")
         if len(calls) > 1 or (inner is not call and not chosen):
             raise refused("an expression over aggregates", hint="select the aggregates and compute in the application")
-        self._refuse_nondeterministic(call.args, name)
-        self._refuse_volatile(expression, f"an aggregate expression with {name}()")
+        self.columns.refuse_nondeterministic(call.args, name)
+        self.functions.refuse_volatile(expression, f"an aggregate expression with {name}()")
         if call.agg_distinct and not chosen:
             if merged not in ("count", "sum", "avg"):
                 raise refused(f"{name}(DISTINCT ...)")
@@ -315,7 +300,7 @@ class _Analysis:
         else:
             parts = partial_calls(call, merged)
         partials = tuple(self._hide(part, name) for part in parts)
-        bytewise = chosen and bool(call.args) and self._is_bytewise(call.args[0])
+        bytewise = chosen and bool(call.args) and self.columns.is_bytewise(call.args[0])
         self.aggregates.append(
             (
                 output,
@@ -327,7 +312,7 @@ class _Analysis:
 
     def _hide(self, expression: Tree, what: str) -> int:
         """Appends a hidden column and returns a provisional number, `-1 - index`; equal expressions share one."""
-        self._refuse_volatile(expression, what)
+        self.functions.refuse_volatile(expression, what)
         for index, known in enumerate(self.hidden):
             if known == expression:
                 return -1 - index
@@ -365,7 +350,7 @@ class _Analysis:
             if nulls == enums.SortByNulls.SORTBY_NULLS_DEFAULT
             else (nulls == enums.SortByNulls.SORTBY_NULLS_FIRST)
         )
-        return SortKey(column, descending, first, expression is not None and self._is_bytewise(expression))
+        return SortKey(column, descending, first, expression is not None and self.columns.is_bytewise(expression))
 
     def _ordinal(self, node: Tree, what: str) -> Any:
         """The expression behind `ORDER BY 2`, or its index if a star hides it; None if `node` is no ordinal."""
@@ -408,99 +393,12 @@ class _Analysis:
         named = [t.val for t in self.select.targetList or () if output_name(t) == name and t.val != node]
         if not named or (isinstance(named[0], ast.ColumnRef) and last_name(named[0]) == name):
             return node
-        known = [self.knowledge.columns_of(s.schema, s.table) for s in self.found.sources]
+        known = [self.knowledge.columns_of(s.schema, s.table) for s in self.columns.sources]
         if any(columns is not None and name in columns for columns in known):
             return node
         if not known or any(columns is None for columns in known) or len(named) > 1:
             raise refused(f"GROUP BY {name}, which may be a column or an alias,")
         return named[0]
-
-    def _is_key(self, node: object) -> bool:
-        if not isinstance(node, ast.ColumnRef) or is_star(node):
-            return False
-        alias = node.fields[-2].sval if len(node.fields) > 1 else None
-        return any(
-            s.key == last_name(node)
-            and alias in (None, s.alias)
-            # Equal values of different bytes live on different shards.
-            and not self.knowledge.is_nondeterministic(s.schema, s.table, s.key)
-            for s in self.found.sources
-            if s.key
-        )
-
-    def _owner(self, node: Tree) -> Source | None:
-        """The table a column belongs to, if that is certain."""
-        sources = self.found.sources
-        if len(node.fields) > 1:
-            named = [s for s in sources if s.alias == node.fields[-2].sval]
-        else:
-            columns = [(s, self.knowledge.columns_of(s.schema, s.table)) for s in sources]
-            named = [s for s, known in columns if known is None or last_name(node) in known]
-        return named[0] if len(named) == 1 else None
-
-    def _is_bytewise(self, node: Tree) -> bool:
-        """Text of this expression is certainly ordered by its bytes."""
-        if isinstance(node, ast.CollateClause):
-            return node.collname[-1].sval in BYTEWISE_COLLATIONS
-        if isinstance(node, ast.FuncCall) and function_name(node) in ("min", "max") and node.args:
-            return self._is_bytewise(node.args[0])
-        if not isinstance(node, ast.ColumnRef) or is_star(node):
-            return False
-        owner = self._owner(node)
-        return owner is not None and bool(self.knowledge.is_bytewise(owner.schema, owner.table, last_name(node)))
-
-    def _refuse_nondeterministic(self, roots: object, what: str) -> None:
-        """Under a nondeterministic collation equal texts may differ in their bytes."""
-        for node in walk(roots):
-            if isinstance(node, ast.CollateClause) and node.collname[-1].sval not in (*BYTEWISE_COLLATIONS, "default"):
-                raise refused(f"COLLATE in {what}")
-            if not isinstance(node, ast.ColumnRef):
-                continue
-            tables = self.found.sources if is_star(node) else [s for s in (self._owner(node),) if s is not None]
-            for source in tables:
-                names = self.knowledge.columns_of(source.schema, source.table) or ()
-                for name in names if is_star(node) else (last_name(node),):
-                    if self.knowledge.is_nondeterministic(source.schema, source.table, name):
-                        raise refused(f"{what} of a column with a nondeterministic collation")
-
-    def _refuse_volatile(self, roots: object, what: str) -> None:
-        for node in walk(roots):
-            if isinstance(node, ast.FuncCall) and not self._is_aggregate(node) and not node.over:
-                name = function_name(node)
-                if self._volatility(name) == "v":
-                    raise refused(f"the volatile function {name}() in {what}")
-
-    def _volatility(self, name: str) -> str:
-        """Refuses functions that may read tables: on a shard they would see its rows only."""
-        if name in VOLATILE:
-            return "v"
-        if name in HARMLESS or name in CLOCKS:
-            return "s"
-        known = self.knowledge.volatility(name)
-        if known is None:
-            raise refused(f"the function {name}(), which the catalog does not know,")
-        if known != "i":
-            raise refused(
-                f"the function {name}()",
-                detail="it is not immutable, so it may read tables, of which every shard has only a part",
-                hint="declare it IMMUTABLE if it depends on its arguments only",
-            )
-        return known
-
-    def _is_aggregate(self, call: Tree) -> bool:
-        if call.over is not None:
-            return False
-        name = function_name(call)
-        if call.agg_star or call.agg_distinct or call.agg_order or call.agg_filter or call.agg_within_group:
-            return True
-        return name in MERGED or name in OTHER_AGGREGATES or bool(self.knowledge.is_aggregate(name))
-
-    def _has_aggregate(self, roots: object) -> bool:
-        return any(
-            (isinstance(n, ast.FuncCall) and self._is_aggregate(n))
-            or isinstance(n, (ast.GroupingFunc, *JSON_AGGREGATES))
-            for n in walk(roots, into_subqueries=False)
-        )
 
     # --- text --------------------------------------------------------------------------------------------------
 

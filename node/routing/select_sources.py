@@ -19,12 +19,16 @@ Placement = Callable[[str | None, str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table in FROM. `key`: its key column, where grouping by it keeps groups on one shard; else None."""
+    """A table in FROM. `key`: its key column, where grouping by it keeps groups on one shard; else None.
+
+    `renamed`: an alias with a column list hides the table's own names.
+    """
 
     alias: str
     schema: str | None
     table: str
     key: str | None
+    renamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ def _item(item: Tree, placement: Placement) -> From:
             key = placement(item.schemaname, item.relname)
             alias = item.alias.aliasname if item.alias else item.relname
             renamed = bool(item.alias and item.alias.colnames)
-            return From((Source(alias, item.schemaname, item.relname, None if renamed else key),), key is not None)
+            source = Source(alias, item.schemaname, item.relname, None if renamed else key, renamed)
+            return From((source,), key is not None)
         case ast.JoinExpr():
             return _join(item, placement)
         case ast.RangeSubselect():
@@ -79,7 +84,7 @@ def _item(item: Tree, placement: Placement) -> From:
 def _join(join: Tree, placement: Placement) -> From:
     left, right = _item(join.larg, placement), _item(join.rarg, placement)
     if join.alias is not None:
-        left, right = _without_keys(left), _without_keys(right)
+        left, right = _without_keys(left, renamed=True), _without_keys(right, renamed=True)
     kind = join.jointype
     if kind == enums.JoinType.JOIN_RIGHT:
         left, right, kind = right, left, enums.JoinType.JOIN_LEFT
@@ -94,8 +99,8 @@ def _join(join: Tree, placement: Placement) -> From:
     return _both(_without_keys(left), _without_keys(right))
 
 
-def _without_keys(found: From) -> From:
-    sources = tuple(Source(s.alias, s.schema, s.table, None) for s in found.sources)
+def _without_keys(found: From, renamed: bool = False) -> From:
+    sources = tuple(Source(s.alias, s.schema, s.table, None, s.renamed or renamed) for s in found.sources)
     return From(sources, found.partitioned)
 
 

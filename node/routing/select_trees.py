@@ -104,6 +104,9 @@ def schema_name(call: Tree) -> str | None:
 
 
 def is_star(node: object) -> bool:
+    """One select list entry that is several columns: `*`, `t.*`, `(row).*`."""
+    if isinstance(node, ast.A_Indirection):
+        return isinstance(node.indirection[-1], ast.A_Star)
     return isinstance(node, ast.ColumnRef) and isinstance(node.fields[-1], ast.A_Star)
 
 
@@ -156,6 +159,11 @@ _FIXED_NAMES = {
 _LAST_CLOCK = enums.SQLValueFunctionOp.SVFOP_LOCALTIMESTAMP_N.value
 _OF_SERVER = (enums.SQLValueFunctionOp.SVFOP_CURRENT_CATALOG, enums.SQLValueFunctionOp.SVFOP_CURRENT_SCHEMA)
 JSON_AGGREGATES: Any = (ast.JsonObjectAgg, ast.JsonArrayAgg)
+
+
+def shown(select: Tree) -> tuple[Tree, ...]:
+    """The clauses whose values can be seen in the result or its order."""
+    return (select.targetList, select.groupClause, select.sortClause, select.distinctClause, select.havingClause)
 
 
 def tells_time(node: Tree) -> bool:

@@ -1,9 +1,8 @@
 """`pgmurmur route`: where each statement of a file would go, without any server.
 
 One line per statement: shards<TAB>road<TAB>reason. shards: `0`, `0,2`, `all`, `error`; road as `routing` names it, or
-`refused`. `SET pgdog.shard` and its kin count for the statements after them, as in a session. Nothing is known of the
-tables but what the configuration says: a column list that an INSERT leaves out, for example, is read from the shards
-only in a running node.
+`refused`. `SET pgdog.shard` and its kin count for the statements after them, as in a session. What a node reads from
+its shards' catalogs comes from the file itself here: see `offline`.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from node.config.files import read
 from node.config.limits import LIMITS
 from node.config.problems import ConfigError, meant
 from node.errors import ClientFault
+from node.offline import Offline
 from node.options import RouteOptions
-from node.routing.catalog import Catalog
 from node.routing.hints import SETTINGS, comment_hints, setting_hints
 from node.routing.lexer import lex
 from node.routing.outcome import NeedLookup, Outcome, Plan, Refusal, Values
@@ -67,35 +66,33 @@ def _text(source: str) -> bytes:
 class Router:
     """A session without servers: remembers the hints that were SET."""
 
-    def __init__(self, topology: Topology, catalog: Catalog = Catalog.EMPTY) -> None:
+    def __init__(self, topology: Topology) -> None:
         self._topology = topology
-        self._catalog = catalog
         self._settings: dict[str, str] = {}
         self._cache = StatementCache()
 
     def lines(self, text: bytes) -> Iterator[str]:
         """One line per statement of the text."""
-        for start, end, _ in lex(text).spans():
-            sql = text[start:end].strip()
-            if sql and lex(sql).first:
-                yield self._line(sql)
+        pieces = [text[start:end].strip() for start, end, _ in lex(text).spans()]
+        statements = [sql for sql in pieces if sql and lex(sql).first]
+        offline = Offline(statements, self._topology, self._cache)
+        for sql in statements:
+            try:
+                outcome, notes = self._route(sql, offline)
+            except ClientFault as fault:  # a hint that makes no sense
+                outcome, notes = Refusal(fault), ()
+            yield "\t".join(_columns(outcome, notes, self._topology.shards))
 
-    def _line(self, sql: bytes) -> str:
-        try:
-            outcome = self._route(sql)
-        except ClientFault as fault:  # a hint that makes no sense
-            outcome = Refusal(fault)
-        return "\t".join(_columns(outcome, self._topology.shards))
-
-    def _route(self, sql: bytes) -> Outcome:
+    def _route(self, sql: bytes, offline: Offline) -> tuple[Outcome, tuple[str, ...]]:
+        """The outcome, and what it takes for granted."""
         hints = comment_hints(lex(sql)).over(setting_hints(self._settings))
         try:
             statements, lexed = self._cache.lookup(sql)
         except ClientFault as fault:  # a mistake, or another dialect: hints may still say where
-            return plan_unparsed(fault, hints, self._topology)
-        outcome = plan(statements[0], Values(lexed), hints, self._topology, self._catalog)
+            return plan_unparsed(fault, hints, self._topology), ()
+        outcome = plan(statements[0], Values(lexed), hints, self._topology, offline.catalog)
         self._remember(statements[0])
-        return outcome
+        return outcome, offline.notes(statements[0])
 
     def _remember(self, statement: Statement) -> None:
         """SET and RESET of hints; every other setting has no say in routing, save search_path."""
@@ -111,19 +108,18 @@ class Router:
                     self._settings.pop(name, None)
 
 
-def _columns(outcome: Outcome, shards: int) -> tuple[str, str, str]:
+def _columns(outcome: Outcome, notes: tuple[str, ...], shards: int) -> tuple[str, str, str]:
     match outcome:
         case Plan():
             everywhere = shards > 1 and len(outcome.shards) == shards
             where = "all" if everywhere else ",".join(map(str, outcome.shards))
-            return where, outcome.road.value, _one_line("; ".join(outcome.reasons))
+            return where, outcome.road.value, _one_line((*outcome.reasons, *notes))
         case NeedLookup():
-            return "error", "refused", _one_line(f"needs a lookup: {outcome.query}")
+            return "error", "refused", _one_line((f"needs a lookup: {outcome.query}",))
         case Refusal():
-            reasons = (str(outcome.fault), *outcome.reasons)
-            return "error", "refused", _one_line("; ".join(reasons))
+            return "error", "refused", _one_line((str(outcome.fault), *outcome.reasons, *notes))
 
 
-def _one_line(text: str) -> str:
+def _one_line(reasons: tuple[str, ...]) -> str:
     """Tabs and newlines separate columns and rows: none may come from a reason."""
-    return " ".join(text.split())
+    return "; ".join(" ".join(reason.split()) for reason in reasons)

@@ -100,6 +100,39 @@ def test_hints_that_were_set_count_until_reset(
     assert (lines[1][0], lines[3][0]) == ("2", "all")
 
 
+BY_COLUMN = CONFIG.replace('name = "orders"\n', "")
+
+
+def test_a_created_table_is_known(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text(BY_COLUMN)
+    sql = (
+        "CREATE TABLE orders (id bigserial PRIMARY KEY, customer_id bigint NOT NULL, note text DEFAULT 'x');"
+        "INSERT INTO orders VALUES (7, 3, 'n'); SELECT count(*) FROM orders; SELECT 1 FROM orders WHERE id = 3"
+    )
+    lines = route(files, tmp_path, capsys, sql)
+    assert [line[:2] for line in lines] == [["all", "ddl"], ["1", "direct"], ["all", "merge"], ["all", "pushdown"]]
+    assert not any("assuming" in line[2] for line in lines)
+
+
+def test_a_table_used_with_the_key_is_assumed_to_have_it(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(BY_COLUMN)
+    lines = route(files, tmp_path, capsys, "SELECT 1 FROM orders WHERE customer_id = 3; SELECT count(*) FROM orders")
+    assert [line[:2] for line in lines] == [["1", "direct"], ["all", "merge"]]
+    assert all("assuming that orders has customer_id" in line[2] for line in lines)
+
+
+def test_an_insert_without_columns_is_not_guessed(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(BY_COLUMN)
+    sql = "INSERT INTO orders VALUES (1, 3); SELECT count(*) FROM orders; SELECT 1 FROM orders WHERE customer_id = 3"
+    lines = route(files, tmp_path, capsys, sql)
+    assert [line[1] for line in lines] == ["refused", "refused", "direct"]
+    assert not any("assuming" in line[2] for line in lines)
+
+
 def test_statements_may_come_from_standard_input(
     files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -209,18 +209,38 @@ def feed(protocol: object, data: bytes) -> None:
         raise TypeError(f"cannot feed {protocol!r}")
 
 
+class _Doorman(asyncio.Protocol):
+    """Stands in for the real protocol until the handshake is over.
+
+    The loops tell a protocol about a connection that is lost in a handshake sometimes, and sometimes not; to this one
+    it makes no difference.
+    """
+
+    def __init__(self) -> None:
+        self.early = b""
+        self.lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.early += data  # at most what came in one piece with the end of the handshake
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
 async def accept_tls(
     transport: asyncio.Transport, protocol: asyncio.Protocol, context: ssl.SSLContext, already_read: bytes = b""
 ) -> asyncio.Transport:
     """`loop.start_tls` for the server's side, with the start of the ClientHello when we have read it ourselves.
 
-    `transport` must not be reading. Raises OSError (ssl.SSLError and timeouts among them), the transport closed.
+    `transport` must not be reading. Raises OSError (ssl.SSLError and timeouts among them), the transport closed and
+    `protocol` told nothing; when it is cancelled likewise.
     """
     loop = asyncio.get_running_loop()
+    doorman = _Doorman()
     upgrade = loop.create_task(
         loop.start_tls(
             transport,
-            protocol,
+            doorman,
             context,
             server_side=True,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
@@ -238,8 +258,13 @@ async def accept_tls(
         upgraded = await upgrade
     except BaseException:
         upgrade.cancel()
-        transport.close()
+        transport.abort()
         raise
-    if upgraded is None:  # the loop's answer when the connection was closed before the upgrade began
+    # A connection that ends during the handshake without an error looks like a success otherwise.
+    if upgraded is None or upgraded.is_closing() or doorman.lost:
+        transport.abort()
         raise ConnectionResetError("connection closed during the TLS handshake")
+    upgraded.set_protocol(protocol)
+    if doorman.early:
+        protocol.data_received(doorman.early)
     return upgraded

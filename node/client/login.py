@@ -488,8 +488,9 @@ class Login:
         try:
             self._transport = await accept_tls(self._transport, self._protocol, tls.context, already_read)
         except OSError as error:
-            self._timer.cancel()
             log.info("login refused reason=tls handshake failed: %s", error)
+            self._task = None
+            self._protocol.connection_lost(error)  # nobody else tells it; it calls `lost`
             return
         self._task = None
         peer = self._transport.get_extra_info("ssl_object")

@@ -356,7 +356,7 @@ async def _encrypt(target: Target, wire: Wire, tls: ClientTls) -> bool:
     except OSError as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise unreachable(target, f"TLS handshake failed: {reason}") from None
-    if encrypted is None:
+    if encrypted is None or encrypted.is_closing():  # what the loop returns when the connection ended in between
         raise unreachable(target, "the connection was closed during the TLS handshake")
     wire.transport = encrypted
     return True

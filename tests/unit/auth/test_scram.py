@@ -283,7 +283,7 @@ def test_mutated_messages_are_answered_or_refused_by_a_declared_fault() -> None:
     seed = Random().randrange(1 << 32)
     print(f"seed={seed}")
     random = Random(seed)
-    answered = refused = 0
+    answered, faults = 0, []
     for _ in range(10_000):
         side = server(binding=random.choice((None, CERTIFICATE_HASH)))
         body = bytearray(first(CLIENT_FIRST))
@@ -300,10 +300,10 @@ def test_mutated_messages_are_answered_or_refused_by_a_declared_fault() -> None:
             assert isinstance(said, Done)
             assert final == CLIENT_FINAL or touched is body
         except ClientFault as fault:
-            assert fault.severity == "FATAL"
-            refused += 1
+            faults.append(fault)
     assert answered > 1000
-    assert refused > 1000
+    assert len(faults) > 1000
+    assert {fault.severity for fault in faults} == {"FATAL"}
 
 
 def test_mutated_challenges_are_a_proof_or_a_declared_fault() -> None:
@@ -311,6 +311,7 @@ def test_mutated_challenges_are_a_proof_or_a_declared_fault() -> None:
     print(f"seed={seed}")
     random = Random(seed)
     challenge = SERVER_FIRST.replace(b"4096", b"1")
+    faults = []
     for _ in range(10_000):
         data = bytearray(challenge)
         for _ in range(random.randint(1, 3)):
@@ -320,4 +321,5 @@ def test_mutated_challenges_are_a_proof_or_a_declared_fault() -> None:
             iterations = client().challenged(bytes(data)).iterations
             assert 1 <= iterations <= ITERATIONS_LIMIT
         except ServerFault as fault:
-            assert fault.sqlstate == "08P01"
+            faults.append(fault)
+    assert {fault.sqlstate for fault in faults} == {"08P01"}

@@ -15,7 +15,7 @@ SEEDS = (
     ssl_request(),
     cancel_request(1, b"secret12"),
 )
-PIECES = (b"\0", b"\0\0", b"\xff\xff\xff\xff", b"\0\3\0\0", b"-c ", b"--", b"\\", b"options\0", b"user\0", b"=", b"\x16")
+PIECES = (b"\0", b"\xff\xff\xff\xff", b"\0\3\0\0", b"-c ", b"--", b"\\", b"options\0", b"user\0", b"=", b"\x16")
 
 
 def mutated(random: Random, data: bytes) -> bytes:
@@ -41,16 +41,18 @@ def test_mutated_packets_are_accepted_or_refused_by_a_declared_fault() -> None:
     print(f"seed={seed}")
     random = Random(seed)
     outcomes = {"accepted": 0, "incomplete": 0, "refused": 0}
+    severities = set()
     for _ in range(ROUNDS):
         data = mutated(random, random.choice(SEEDS))
         try:
             read = read_request(data)
         except ClientFault as fault:
-            assert fault.severity == "FATAL", data
+            severities.add(fault.severity)
             outcomes["refused"] += 1
         else:
             assert read is None or 0 <= read.consumed <= len(data), data
             outcomes["incomplete" if read is None else "accepted"] += 1
+    assert severities == {"FATAL"}
     assert min(outcomes.values()) > ROUNDS // 100, outcomes  # the fuzz reaches all three
 
 
@@ -58,11 +60,13 @@ def test_any_options_are_settings_or_a_declared_fault() -> None:
     seed = Random().randrange(1 << 32)
     print(f"seed={seed}")
     random = Random(seed)
+    sqlstates = set()
     for _ in range(ROUNDS):
         options = bytes(random.choice(b"-c=ab \\+S\t\xff") for _ in range(random.randint(0, 12)))
         try:
             settings = parse_options(options)
         except ClientFault as fault:
-            assert fault.sqlstate == "42601", options
+            sqlstates.add(fault.sqlstate)
         else:
             assert all(settings), options
+    assert sqlstates == {"42601"}

@@ -2,12 +2,11 @@
 
 One line per statement: shards<TAB>road<TAB>reason. shards: `0`, `0,2`, `all`, `error`; road as `routing` names it, or
 `refused`. `SET pgdog.shard` and its kin count for the statements after them, as in a session. What a node reads from
-its shards' catalogs comes from the file itself here: see `offline`.
+its shards' catalogs comes from the file itself here: see `routing.offline`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,10 +15,10 @@ from node.config.files import read
 from node.config.limits import LIMITS
 from node.config.problems import ConfigError, meant
 from node.errors import ClientFault
-from node.offline import Offline
 from node.options import RouteOptions
 from node.routing.hints import SETTINGS, comment_hints, setting_hints
 from node.routing.lexer import lex
+from node.routing.offline import Offline
 from node.routing.outcome import NeedLookup, Outcome, Plan, Refusal, Values
 from node.routing.plan import plan, plan_unparsed
 from node.routing.statement import Kind, Statement, StatementCache
@@ -27,7 +26,7 @@ from node.routing.topology import Topology
 from node.snapshot import snapshot
 
 
-def main(options: RouteOptions, environ: Mapping[str, str] = os.environ) -> int:
+def main(options: RouteOptions, environ: Mapping[str, str]) -> int:
     """0 when every statement has its line, also a refused one; 1 when there was nothing to ask."""
     try:
         config = read(options.files.config, options.files.users).parse(environ).config

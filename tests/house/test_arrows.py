@@ -23,6 +23,7 @@ SHELLS = {
     "node.janitor",
     "node.layout",
     "node.reception",
+    "node.resolver",
     "node.log",
     "node.tcp",
     "node.tls",
@@ -63,7 +64,7 @@ SHELLS = {
 CHAIN = ("client", "pool", "server", "auth", "wire", "errors")
 """Each may import those on its right."""
 
-ABOVE_ALL = {"app", "databases", "janitor", "layout", "reception", "cli", "offline", "__main__"}
+ABOVE_ALL = {"app", "databases", "janitor", "layout", "reception", "resolver", "cli", "offline", "__main__"}
 """The composition root with the files it is made of, and the command that starts it. Nobody below imports them."""
 
 MAY_IMPORT = {

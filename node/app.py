@@ -32,11 +32,15 @@ from node.config.load import Loaded
 from node.config.problems import ConfigError
 from node.config.setting import seconds
 from node.databases import Databases, Identity
+from node.errors import Fault
+from node.gather.two_phase import DecisionLog
 from node.janitor import Janitor
+from node.layout import forget, load_layout
 from node.log import configure_logging
-from node.options import NodeOptions, node_name
+from node.options import NodeOptions, node_name, state_directory
 from node.pool.pool import Surroundings
 from node.reception import Welcome, account
+from node.resolver import Resolver
 from node.server.cancel import cancel as cancel_on_server
 from node.server.connect import Target, connect
 from node.server.connection import ServerConnection
@@ -85,6 +89,14 @@ class App:
         self.clock = loop.time
         host, port = options.host or general.host, options.port if options.port is not None else general.port
         self.node = node_name(options, socket.gethostname(), port)
+        self.state = state_directory(options, self.node, os.environ, root=os.geteuid() == 0)
+        try:
+            self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.decisions = DecisionLog(self.state / "decisions")
+            self.decisions.open()
+        except (OSError, Fault) as error:
+            print(f"pgmurmur: the state folder {self.state} cannot be used: {error}", file=sys.stderr)
+            return 1
         self.build()
         self.apply(snapshot(config, pack(texts.config, texts.users), number=0, digest=""))
         listener = Listener(
@@ -95,6 +107,7 @@ class App:
         )
         await listener.start()
         self.spawn(self.janitor.run())
+        self.spawn(self.resolver.run())
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, self.stop)
         print(f"ready\t{host}:{listener.port}\t-\t-", flush=True)
@@ -117,7 +130,13 @@ class App:
             database=self.databases.find,
             slow=Slow(),
             limits=Limits(LIMITS.message_bytes, LIMITS.client_prepared_statements),
+            node=self.node,
         )
+        self.services.decisions = self.decisions
+        self.resolver = Resolver(self.decisions, self.databases, self.clock)
+        self.services.resolve_later = self.resolver.later
+        self.services.load_layout = load_layout
+        self.services.schema_changed = forget
         self.welcome = Welcome(self.services, self.databases, self.node, self.clock, self.spawn)
         self.reception = Reception(
             LoginRules(),
@@ -141,7 +160,7 @@ class App:
 
     async def open_server(self, target: Target, connection: ServerConnection, timeout_s: float) -> None:
         opened = await connect(target, protocol_factory=lambda: ServerProtocol(connection), timeout_s=timeout_s)
-        connection.pid, connection.secret = opened.pid, opened.secret
+        connection.pid, connection.secret, connection.tls = opened.pid, opened.secret, opened.tls
         connection.statuses = dict(opened.parameters)
 
     async def cancel(self, request: CancelRequest) -> None:
@@ -150,7 +169,7 @@ class App:
             return
         server = session.server
         if server is not None and server.pool is not None and not server.pipeline.idle():
-            await cancel_on_server(server.pool.target, server.pid, server.secret, tls=False, timeout_s=10)
+            await cancel_on_server(server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=10)
 
     def spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         async def guarded() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -19,7 +18,8 @@ from node.client.session import Session
 from node.config.resolve import databases_of
 from node.config.schema import Config
 from node.errors import ClientFault, Fault, ServerFault
-from node.server.connection import ServerConnection
+from node.pool.checkout import checkout
+from node.routing.hints import setting_hints
 from node.wire import messages
 
 if TYPE_CHECKING:
@@ -132,14 +132,9 @@ class Welcome:
 
     async def _learn_first(self, protocol: ClientProtocol, result: LoginResult, database: Database) -> None:
         """The first client of a database waits for its first server connection, whose parameters it is told."""
-        probe = Probe()
         try:
             pool = database.balancers[0].pools[0]
-            server = pool.acquire()
-            if server is None:
-                pool.wait(probe)
-                server = await probe.answer
-            pool.release(server)
+            pool.release(await checkout(pool))
         except ServerFault as fault:
             fault.severity = "FATAL"
             refuse(protocol, fault)
@@ -169,10 +164,7 @@ class Welcome:
         session.startup = parameters.from_startup(asked, known)
         session.tracked = tuple(session.startup)
         session.parameters = parameters.parameters(session.startup)
-        for name, value in asked.items():
-            prefix, _, rest = name.partition(".")
-            if prefix in ("pgdog", "pgmurmur"):
-                session.hints[rest] = value
+        session.hints = setting_hints({**asked, "search_path": ""})
         session.pid = self._key()
         session.secret = secrets.token_bytes(SECRET_BYTES if accepted.minor >= 2 else 4)
         session.on_closed = self._closed
@@ -210,24 +202,6 @@ class Welcome:
         self.by_key.pop(session.pid, None)
         if self.log_connections:
             log.info("client_disconnected client=%s queries=%s", session.id, session.queries)
-
-
-class Probe:
-    """A borrower that is a future."""
-
-    def __init__(self) -> None:
-        self.answer: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
-
-    def granted(self, server: ServerConnection) -> None:
-        if self.answer.done():
-            assert server.pool is not None
-            server.pool.release(server)
-        else:
-            self.answer.set_result(server)
-
-    def refused(self, fault: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(fault)
 
 
 def refuse(protocol: ClientProtocol, fault: Fault) -> None:

@@ -35,6 +35,11 @@ class Prepared:
         self.used_by = 0
 
     @property
+    def type_oids(self) -> tuple[int, ...]:
+        """The parameter types its Parse declared."""
+        return messages.parse_parse(self.parse[5:]).types
+
+    @property
     def memory_bytes(self) -> int:
         return len(self.parse) + len(self.sql) + 200
 

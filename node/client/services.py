@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from node.client.session import Session
     from node.client.shape import Shapes
     from node.database import Database
+    from node.gather.two_phase import DecisionLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Limits:
 
     message_bytes: int = 1 << 30
     prepared_statements: int = 10_000
+    portal_bytes: int = 64 << 20  # rows held for a portal that is fetched in parts, over several shards
 
 
 class Task(Protocol):
@@ -49,6 +51,7 @@ class Services:
         database: Callable[[str, str], Database],
         slow: SlowGear,
         limits: Limits,
+        node: str,
     ) -> None:
         self.clock = clock
         self.spawn = spawn
@@ -57,6 +60,12 @@ class Services:
         self.database = database
         self.slow = slow
         self.limits = limits
+        self.node = node
+        self.decisions: DecisionLog | None = None  # of two-phase commits
+        self.load_layout: Callable[[Database], Awaitable[None]] = _no_layout
+        self.schema_changed: Callable[[Database], None] = lambda database: None
+        # parts of a committed transaction (or of one to be rolled back: key None) that did not hear of it yet
+        self.resolve_later: Callable[[Database, dict[int, str], tuple[int, int] | None], None] = lambda d, g, k: None
         self.epoch = 0  # raised with every new Snapshot
         self.drops_refused_clients = True
         self.sessions: dict[int, Session] = {}
@@ -100,3 +109,7 @@ class Services:
 
     def when_fed(self, session: Session, call: Callable[[], None]) -> None:
         self._fed[session.id] = call
+
+
+async def _no_layout(database: Database) -> None:
+    raise NotImplementedError

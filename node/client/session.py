@@ -27,6 +27,8 @@ from node.client.parameters import NONE, Parameters
 from node.client.prepared import PREFIX
 from node.client.shape import Pin, Shape
 from node.errors import ClientFault, Fault, ServerFault
+from node.routing.hints import NONE as NO_HINTS
+from node.routing.outcome import Role
 from node.server.connection import IDLE, Lost, ServerConnection
 from node.wire import messages
 from node.wire.codes import Frontend, Transaction
@@ -126,7 +128,6 @@ class Session:
         self.pin: Pin | None = None
         self.prepared: dict[bytes, Prepared] = {}
         self.doubtful: set[bytes] = set()  # names whose Parse may have failed
-        self.unnamed: Shape | None = None
         self.unit_names: list[bytes] = []
         self.unit_parsed: list[int] = []
         self.errors_before = 0
@@ -135,9 +136,14 @@ class Session:
         self.tx_failed = False
         self.shard = -1
         self.links: dict[int, ServerConnection] = {}  # the slow gear's servers in a transaction over several shards
-        self.hints: dict[str, str] = {}
+        self.wrote: set[int] = set()  # shards of that transaction that may have changed
+        self.savepoints: list[bytes] = []  # what a shard that joins that transaction must hear first
+        self.hints = NO_HINTS  # SET pgdog.shard and its kin, startup parameters
+        self.unit_role = Role.PRIMARY
+        self.stop_at = 0  # end of the unit that may be forwarded; 0: everything may
+        # the unnamed statement: PostgreSQL keeps it until the next Parse of it or the next Query
         self.unnamed_parse = b""
-        self.stop_at = 0
+        self.unnamed_on: ServerConnection | None = None
         # cancel key
         self.pid = 0
         self.secret = b""
@@ -151,6 +157,7 @@ class Session:
         self.bytes_received = self.bytes_sent = 0
         self.managed = database.manages_statements
         self.on_closed: Callable[[Session], None] | None = None
+        self.on_resumed: Callable[[], None] | None = None  # a coroutine waits for the client to read
 
     # --- the client's side ---------------------------------------------------------------------------------------
 
@@ -202,6 +209,8 @@ class Session:
 
     def client_resume(self) -> None:
         self.writing_paused = False
+        if self.on_resumed is not None:
+            self.on_resumed()
         if self.server is not None and self.server.closed_why is None:
             self.server.resume_reading()
 
@@ -273,8 +282,11 @@ class Session:
         elif letter in (_BIND, _DESCRIBE):
             name = body.split(b"\0", 2)[1] if letter == _BIND else body[1:-1]
             prepared = self.prepared.get(name)
-            shape = self.services.shapes.find(prepared.sql) if prepared is not None else self.unnamed
-        role = (self.services.shapes.hints().role if shape is not None else None) or self.hints.get("role")
+            if prepared is not None:
+                shape = self.services.shapes.find(prepared.sql)
+            elif self.unnamed_parse:
+                shape = self.services.shapes.find(messages.parse_parse(self.unnamed_parse[5:]).sql)
+        role = (self.services.shapes.hints().role if shape is not None else None) or self.hints.role
         balancer = self.database.balancers[0]
         if role == "primary" or (role is None and (shape is None or not self.database.may_read_elsewhere(shape))):
             return balancer.write()
@@ -354,6 +366,7 @@ class Session:
         """Takes the server. False: its settings differ from ours, the slow gear sees to it first."""
         self.server = server
         server.owner = self
+        self.unnamed_on = None
         self.errors_before = server.pipeline.errors
         if self.writing_paused:
             server.pause_reading()
@@ -361,7 +374,24 @@ class Session:
             self.state = SLOW
             self.services.slow_replay(self)
             return False
+        if self.begin_message:
+            self.send_begin(server)
         return True
+
+    def relink(self, shard: int, server: ServerConnection) -> None:
+        """The slow gear gives back the one server of an open transaction."""
+        self.shard = shard
+        self.server = server
+        server.owner = self
+        self.unnamed_on = None
+        self.errors_before = server.pipeline.errors
+        if self.writing_paused:
+            server.pause_reading()
+
+    def send_begin(self, server: ServerConnection) -> None:
+        """The transaction has begun long ago as far as the client knows."""
+        server.pipeline.owe_skipped_query(self)
+        server.write(self.begin_message)
 
     def pump(self) -> bool:
         """Forwards what was received to the linked server. True: look again; False: wait."""
@@ -399,6 +429,7 @@ class Session:
                     break
                 pipeline.owe_query(self)
                 self.queries += 1
+                self.unnamed_parse = b""
             elif letter == _EXECUTE:
                 pipeline.owe()
                 self.queries += 1
@@ -531,8 +562,7 @@ class Session:
                 pool.transactions += 1
                 pool.transaction_time_s += clock - self.transaction_since
             self.transaction_time_s += clock - self.transaction_since
-        self.begin_message = b""
-        self.tx_failed = False
+        self.end_transaction()
         if self.forget_statements:
             self.forget(server)
         if self.pin is None and self.database.mode != "session":
@@ -542,6 +572,14 @@ class Session:
                 return
             self.unlink()
         self.leave()
+
+    def end_transaction(self) -> None:
+        """No transaction is open any more."""
+        if self.begin_message:
+            self.begin_message = b""
+            self.savepoints.clear()
+            self.wrote.clear()
+        self.tx_failed = False
 
     def unlink(self) -> None:
         """Gives the server back."""
@@ -598,13 +636,19 @@ class Session:
             self.drop_statement(shape.deallocates)
             self.write(messages.command_complete("DEALLOCATE") + messages.ready_for_query(server.pipeline.tx_status))
             return False
+        self.note(shape, server)
+        return True
+
+    def note(self, shape: Shape, server: ServerConnection | None) -> None:
+        """What the statement leaves behind, on its server connection and for the session."""
+        if server is not None and (shape.forgets_statements or shape.marks_dirty or shape.pin is not None):
+            server.dirty = True
         if shape.forgets_statements:
             self.forget_statements = True
-            server.dirty = True
         if shape.discards_all:
             self.pin = None
         if shape.marks_dirty:
-            server.dirty = self.must_ask = True
+            self.must_ask = True
         if shape.sets or shape.resets_all:
             self.must_ask = True
             self.reset_settings += tuple(n for n in shape.resets if n in self.startup)
@@ -613,8 +657,6 @@ class Session:
             self.tracked = tuple(dict.fromkeys((*self.tracked, *shape.sets)))
         if shape.pin is not None:
             self.pin = shape.pin
-            server.dirty = True
-        return True
 
     def forget(self, server: ServerConnection) -> None:
         """DISCARD ALL or DEALLOCATE ALL has run on the server."""
@@ -640,7 +682,8 @@ class Session:
         if pool := server.pool:
             pool.parses += 1
         if not name:
-            self.unnamed = shape
+            self.unnamed_parse = message
+            self.unnamed_on = server
             pipeline.owe()
             return None
         if not self.managed:
@@ -687,6 +730,12 @@ class Session:
         self.unit_names.append(b"")
         return ahead + prepared.parse
 
+    def ensure_unnamed(self, server: ServerConnection) -> bytes:
+        """The unnamed statement was parsed on another server, or never: this one must not use somebody else's."""
+        self.unnamed_on = server
+        server.pipeline.owe_skipped(self)
+        return self.unnamed_parse or messages.close_statement(b"")
+
     def make_room(self, server: ServerConnection, prepared: Prepared) -> bytes:
         """Closes the statement if it may be there already, and the oldest ones above prepared_statements_limit."""
         ahead = b""
@@ -710,8 +759,9 @@ class Session:
         name = buffer[portal_end + 1 : name_end]
         prepared = self.prepared.get(name) if name else None
         if prepared is None:
+            ahead = b"" if name or self.unnamed_on is server else self.ensure_unnamed(server)
             pipeline.owe()
-            return None
+            return ahead + buffer[start:end] if ahead else None
         shape = prepared.shape
         if shape is None:
             shape = prepared.shape = self.services.shapes.find(prepared.sql)
@@ -728,10 +778,14 @@ class Session:
         if len(message) < 7 or message[-1] != 0:
             raise messages.malformed("Describe" if letter == _DESCRIBE else "Close")
         name = message[6:-1]
-        prepared = self.prepared.get(name) if message[5] == 83 and name else None  # S: a statement
+        statement = message[5] == 83  # S
+        prepared = self.prepared.get(name) if statement and name else None
         if prepared is None:
+            ahead = b""
+            if statement and not name and self.unnamed_on is not server and letter == _DESCRIBE:
+                ahead = self.ensure_unnamed(server)
             pipeline.owe()
-            return None
+            return ahead + message if ahead else None
         if letter == _CLOSE:
             self.drop_statement(name)
             if pipeline.owe_fake(FAKE_CLOSE_COMPLETE, self):
@@ -799,6 +853,10 @@ class Session:
             self.services.slow_abandon(self)
         for name in list(self.prepared):
             self.drop_statement(name)
+        for link in self.links.values():
+            if link.pool is not None:
+                link.pool.release(link)
+        self.links.clear()
         server, self.server = self.server, None
         if server is not None:
             if self.must_ask or self.database.mode == "session" or self.requests.rest:

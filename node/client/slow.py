@@ -61,6 +61,8 @@ class Slow:
         talk.end()
         server.owner = session
         session.errors_before = server.pipeline.errors
+        if session.begin_message:
+            session.send_begin(server)
         back(session)
 
     async def ask(self, session: Session) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from node.errors import ClientFault, Fault, ServerFault
 from node.gather.gathering import Gathering, shard_formats
+from node.gather.split import combine_tags
 from node.routing.outcome import Combine, MergeProgram
 from node.server.cancel import cancel
 from node.server.connection import Lost
@@ -151,7 +152,9 @@ class _Reading:
         gathering = self._gathering
         answer = Answer(tags=self._tags, returned=gathering is not None)
         answer.rows = gathering.rows if gathering is not None else 0
-        answer.tag = self._tags[0] if self._first_only else combined(self._tags, answer.rows)
+        answer.tag = self._tags[0] if self._first_only else combine_tags(self._tags)
+        if answer.tag.startswith("SELECT "):
+            answer.tag = f"SELECT {answer.rows}"
         return answer
 
     async def _read(self, n: int) -> None:
@@ -230,17 +233,6 @@ class _Reading:
         for n, talk in enumerate(self._talks):
             if not self._resting[n]:
                 hurry(talk)
-
-
-def combined(tags: Sequence[str], rows: int) -> str:
-    """One command tag of several: rows for SELECT, sums for the rest, the word alone where there is no number."""
-    word, _, last = tags[0].rpartition(" ")
-    if not last.isdigit():
-        return tags[0]
-    if word == "SELECT":
-        return f"SELECT {rows}"
-    total = sum(int(tag.rpartition(" ")[2]) for tag in tags if tag.rpartition(" ")[2].isdigit())
-    return f"{word} {total}"
 
 
 _hurrying: set[asyncio.Task[None]] = set()

@@ -66,7 +66,7 @@ class ServerConnection:
         "bytes_received", "bytes_sent", "checked_at", "close_transport", "closed_why", "created_at", "dirty",
         "errors", "healthchecks", "id", "key", "lifetime_s", "owner", "parameters", "pause_reading", "pid", "pipeline",
         "pool", "prepared", "queries", "requested_at", "resume_reading", "rollbacks", "secret", "statuses",
-        "transactions", "used_at", "write", "writing_paused",
+        "tls", "transactions", "used_at", "write", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, number: int, pool: Pool | None, parameters: object, now: float) -> None:
@@ -80,6 +80,7 @@ class ServerConnection:
         self.dirty = False  # something outlives a transaction here that must not reach the next client
         self.pid = 0
         self.secret = b""
+        self.tls = False
         self.created_at = now
         self.used_at = now
         self.checked_at = now

@@ -71,6 +71,9 @@ class Conversation:
         if not server.writing_paused:
             self._writable.set()
         self._fault: ServerFault | None = None
+        # a cancel request is or was under way; nothing new may be asked before it is known to be spent
+        self.cancelled = False
+        self.cancelling: asyncio.Task[None] | None = None
 
     def end(self) -> ServerConnection:
         """Gives the connection back to whoever called; what it still owes is the caller's business."""

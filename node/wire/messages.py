@@ -260,6 +260,13 @@ class Bind(NamedTuple):
         return codes[0] if len(codes) == 1 else codes[index]
 
 
+def spelled_out(formats: Sequence[int], count: int) -> tuple[int, ...]:
+    """Format codes as Bind abbreviates them: none given means text, one given means it for all."""
+    if not formats:
+        return (TEXT,) * count
+    return tuple(formats) * count if len(formats) == 1 else tuple(formats)
+
+
 def parse_parse(body: bytes) -> Parse:
     r = Reader(body, "Parse")
     name, sql = r.cstring(), r.cstring()

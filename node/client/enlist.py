@@ -1,0 +1,300 @@
+"""The shards a client's transaction has enlisted: joined at first use, ended all or nothing.
+
+    BEGIN (heard here only) → first use of a shard: BEGIN and every savepoint there → … → COMMIT or ROLLBACK on all
+
+A transaction that wrote on several shards is committed in two phases where every shard allows prepared transactions:
+PREPARE everywhere, the decision on disk, COMMIT PREPARED everywhere. `implicit` transactions are those of a single
+statement, or of an extended batch, that needs several shards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from node.client.slow import apply, learn
+from node.errors import ClientFault, Fault, ServerFault
+from node.gather.exchange import at_rest, settle_cancelled
+from node.gather.two_phase import Gid, InDoubt
+from node.pool.checkout import checkout
+from node.server.connection import Lost, ServerConnection
+from node.server.conversation import Conversation
+from node.wire import messages
+from node.wire.codes import Transaction
+
+if TYPE_CHECKING:
+    from node.client.session import Session
+
+log = logging.getLogger("pgmurmur.transaction")
+
+# Every step of ending a transaction is a short statement.
+END_TIMEOUT_S = 60.0
+_BEGIN = messages.query("BEGIN")
+
+
+class Shards:
+    """The conversations with this session's servers while the slow gear has the session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.talks: dict[int, Conversation] = {}
+        self.implicit = False
+        server = session.server
+        if server is not None:
+            session.links[session.shard] = server
+            session.server = None
+        for shard, link in session.links.items():
+            link.owner = None
+            self.talks[shard] = Conversation(link)
+
+    @property
+    def in_block(self) -> bool:
+        """The client has an open transaction block."""
+        return bool(self.session.begin_message)
+
+    @property
+    def failed(self) -> bool:
+        return self.session.tx_failed or any(
+            talk.server.pipeline.tx_status == Transaction.FAILED for talk in self.talks.values()
+        )
+
+    # --- joining ---------------------------------------------------------------------------------------------------
+
+    async def get(self, shards: tuple[int, ...], *, read: bool = False) -> list[Conversation]:
+        """The conversations with these shards, in this order; those that were not enlisted yet join now."""
+        for shard in sorted(shards):  # always in this order: two clients never wait for each other's servers
+            if shard not in self.talks:
+                await self._join(shard, read=read)
+        return [self.talks[shard] for shard in shards]
+
+    async def _join(self, shard: int, *, read: bool) -> None:
+        session = self.session
+        if session.must_ask and self.talks:
+            # what the transaction has SET so far holds for the shard that joins now, too
+            await learn(next(iter(self.talks.values())), session)
+            session.must_ask = True
+        balancer = session.database.balancers[shard]
+        alone = read and not self.in_block and not self.implicit
+        server = await checkout(balancer.read(session.services.clock()) if alone else balancer.write())
+        session.links[shard] = server
+        talk = self.talks[shard] = Conversation(server)
+        try:
+            if server.parameters is not session.parameters:
+                await apply(talk, session.parameters)
+            if self.in_block:
+                await self._say(talk, session.begin_message)
+                for statement in session.savepoints:
+                    await self._say(talk, messages.query(statement))
+            elif self.implicit:
+                await self._say(talk, _BEGIN)
+        except Fault:
+            self.release(shard)
+            raise
+
+    async def _say(self, talk: Conversation, message: bytes) -> None:
+        talk.server.pipeline.owe_query(talk)
+        talk.send(message)
+        fault = await talk.ready()
+        if fault is not None:
+            raise fault
+
+    async def begin_implicit(self) -> None:
+        """From here to `finish`, all or nothing."""
+        if self.in_block or self.implicit:
+            return
+        self.implicit = True
+        for talk in self.talks.values():
+            await self._say(talk, _BEGIN)
+
+    async def begin_block(self, message: bytes) -> None:
+        """The client's BEGIN. Servers that already work for it (a query of several statements) hear it now."""
+        was_implicit, self.implicit = self.implicit, False
+        self.session.begin_message = message
+        if not was_implicit:
+            for talk in self.talks.values():
+                await self._say(talk, message)
+
+    # --- ending ----------------------------------------------------------------------------------------------------
+
+    async def commit(self) -> None:
+        """Raises the first fault; whatever could be rolled back then is."""
+        session = self.session
+        try:
+            wrote = [shard for shard in sorted(self.talks) if shard in session.wrote]
+            if len(wrote) > 1 and session.database.layout.two_phase and session.database.two_phase != "off":
+                await self._commit_in_two_phases(wrote)
+            else:
+                await self._commit_each()
+        finally:
+            self._over()
+
+    async def _commit_each(self) -> None:
+        """One shard wrote, or prepared transactions are not allowed: then this is only as atomic as luck."""
+        order = sorted(self.talks, key=lambda shard: shard not in self.session.wrote)
+        done: list[int] = []
+        for shard in order:
+            try:
+                await self.talks[shard].query("COMMIT", END_TIMEOUT_S)
+                done.append(shard)
+            except ServerFault as fault:
+                await self.rollback()
+                if not [s for s in done if s in self.session.wrote]:
+                    raise
+                raise ServerFault(
+                    "transaction was committed on some shards only",
+                    sqlstate="40003",
+                    detail=f"Committed on shard {', '.join(map(str, done))}; shard {shard}: {fault.message}",
+                    hint="set max_prepared_transactions on every shard, so that commits can be atomic",
+                ) from None
+
+    async def _commit_in_two_phases(self, wrote: list[int]) -> None:
+        session = self.session
+        decisions = session.services.decisions
+        if decisions is None:
+            raise ServerFault("no log for two-phase commit", sqlstate="58000", hint="see the log of this node")
+        number = decisions.next_transaction()
+        gids = {shard: decisions.name(session.services.node, number, shard) for shard in wrote}
+        session.transactions_2pc += 1
+        for shard in [shard for shard in self.talks if shard not in gids]:
+            await self.talks[shard].query("COMMIT", END_TIMEOUT_S)
+        try:
+            await self._on_each({s: f"PREPARE TRANSACTION '{gid}'" for s, gid in gids.items()})
+            decisions.decide(number, list(gids.values()))
+        except InDoubt:
+            raise
+        except (Fault, OSError) as error:
+            await self._undo(gids)
+            if isinstance(error, Fault):
+                raise
+            raise ServerFault(
+                "could not write the decision to commit",
+                sqlstate="58030",
+                detail=f"{decisions.path}: {error.strerror or error}",
+                hint="the transaction was rolled back on every shard; free space in the state folder",
+            ) from error
+        try:
+            await self._on_each({s: f"COMMIT PREPARED '{gid}'" for s, gid in gids.items()})
+        except Fault as fault:
+            # It is committed: the decision is on disk. The parts that did not hear it yet will.
+            log.warning("commit_prepared_pending transaction=%s reason=%s", number, fault)
+            session.services.resolve_later(session.database, {s: str(g) for s, g in gids.items()}, (decisions.boot, number))
+            return
+        decisions.forget((decisions.boot, number))
+
+    async def _undo(self, gids: dict[int, Gid]) -> None:
+        for shard, gid in gids.items():
+            talk = self.talks[shard]
+            try:
+                if talk.server.pipeline.tx_status != Transaction.IDLE:
+                    await talk.query("ROLLBACK", END_TIMEOUT_S)
+                await talk.query(f"ROLLBACK PREPARED '{gid}'", END_TIMEOUT_S)
+            except Fault as fault:
+                if fault.sqlstate != "42704":  # it never was prepared
+                    log.warning("rollback_prepared_failed gid=%s reason=%s", gid, fault)
+                    self.session.services.resolve_later(self.session.database, {shard: str(gid)}, None)
+
+    async def _on_each(self, statements: dict[int, str]) -> None:
+        """All at the same time; the first fault once all have answered."""
+        faults: list[Fault] = []
+
+        async def one(shard: int, sql: str) -> None:
+            try:
+                await self.talks[shard].query(sql, END_TIMEOUT_S)
+            except Fault as fault:
+                faults.append(fault)
+
+        await at_rest([one(shard, sql) for shard, sql in statements.items()])
+        if faults:
+            raise faults[0]
+
+    async def rollback(self) -> None:
+        """Never raises: a connection on which ROLLBACK fails is closed, and the server rolls back by itself."""
+        for talk in self.talks.values():
+            try:
+                await settle_cancelled(talk)
+                if talk.server.pipeline.tx_status != Transaction.IDLE:
+                    await talk.query("ROLLBACK", END_TIMEOUT_S)
+            except Fault:
+                talk.server.close(Lost.UNCLEAN)
+        self._over()
+
+    def _over(self) -> None:
+        self.implicit = False
+        self.session.end_transaction()
+
+    # --- handing back ------------------------------------------------------------------------------------------------
+
+    def release(self, shard: int) -> None:
+        """Gives one server back to its pool."""
+        talk = self.talks.pop(shard)
+        self.session.links.pop(shard, None)
+        server = talk.end()
+        if server.pool is not None:
+            server.pool.release(server)
+
+    async def hand_back(self) -> None:
+        """At the end of a unit. Inside a transaction the servers stay; one alone goes back to the fast gear."""
+        session = self.session
+        for talk in self.talks.values():
+            await settle_cancelled(talk)
+        if self.in_block:
+            if len(self.talks) == 1 and not session.tx_failed:
+                ((shard, talk),) = self.talks.items()
+                server = talk.end()
+                session.links.clear()
+                if server.closed_why is None:
+                    session.relink(shard, server)
+                    return
+                raise ServerFault("server closed the connection unexpectedly", sqlstate="08006", severity="FATAL")
+            for talk in self.talks.values():
+                server = talk.end()
+                if server.closed_why is not None:
+                    raise ServerFault("server closed the connection unexpectedly", sqlstate="08006", severity="FATAL")
+                server.owner = Parked(session)
+            return
+        if session.must_ask and self.talks:
+            session.must_ask = False
+            await learn(next(iter(self.talks.values())), session)
+            for talk in list(self.talks.values())[1:]:
+                if talk.server.parameters is not session.parameters:
+                    talk.server.dirty = True
+        for shard in list(self.talks):
+            self.release(shard)
+
+
+class Parked:
+    """Holds a server of a transaction over several shards between two statements of the client."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def from_server(self, server: ServerConnection, data: bytes) -> None:
+        """Only notices and the like can come now; an error means the server ends the connection."""
+        if b"\0C" in data and data[:1] == b"E":
+            self._session.write(data)
+
+    def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
+        self._session.links = {s: link for s, link in self._session.links.items() if link is not server}
+        self._session.server_lost(server, fault)
+
+    def server_pause(self) -> None:
+        return None
+
+    def server_resume(self) -> None:
+        return None
+
+
+async def client_ready(session: Session) -> None:
+    """Returns when the client reads again; raises when it is gone."""
+    while session.writing_paused:
+        resumed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session.on_resumed = lambda: None if resumed.done() else resumed.set_result(None)
+        await resumed
+    session.on_resumed = None
+
+
+def no_such_statement(name: bytes) -> ClientFault:
+    shown = name.decode("utf-8", "replace")
+    text = f'prepared statement "{shown}" does not exist' if name else "unnamed prepared statement does not exist"
+    return ClientFault(text, sqlstate="26000")

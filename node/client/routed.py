@@ -1,0 +1,164 @@
+"""The fast gear on a sharded database: is this unit for one shard? Then it goes the way of any other.
+
+A unit is a Query, or an extended batch up to its Sync. It is planned as a whole before any of it moves: every
+statement it binds must go to one and the same shard, and leave nothing behind that several shards would have to know.
+Anything else is the slow gear's (client/scatter.py), which can do everything and does it message by message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from node.client import session as states
+from node.errors import ClientFault
+from node.routing.outcome import Plan, Refusal, Road, Role, Values
+from node.routing.plan import plan
+from node.routing.statement import Kind
+from node.wire import messages
+from node.wire.codes import Frontend
+
+if TYPE_CHECKING:
+    from node.client.session import Session
+    from node.client.shape import Shape
+
+# What `where` answers instead of a shard.
+_SLOW = -1
+
+_QUERY = int(Frontend.QUERY)
+_PARSE = int(Frontend.PARSE)
+_BIND = int(Frontend.BIND)
+_SYNC = int(Frontend.SYNC)
+# Transaction control is heard by every shard enlisted or yet to be, EXPLAIN gets lines of ours, COPY data is split.
+_ALWAYS_SLOW = frozenset(
+    (Kind.COMMIT, Kind.ROLLBACK, Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO, Kind.EXPLAIN, Kind.COPY_FROM, Kind.COPY_TO)
+)
+_BEGINS = frozenset(map(int, (_QUERY, _PARSE, _BIND, Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
+
+
+def begin(session: Session) -> bool:
+    """Goes on with the next unit. True: look again; False: wait for bytes, for a reply or for somebody."""
+    requests = session.requests
+    server = session.server
+    if server is not None and not server.pipeline.idle():
+        return False
+    at = requests.at
+    if requests.need or at >= len(requests.buffer):
+        return False
+    letter = requests.buffer[at]
+    if session.discarding or letter not in _BEGINS:
+        letter = requests.next()
+        if letter == states.NOTHING:
+            return False
+        return session.unlinked(letter)
+    end = requests.unit()
+    if end == 0:
+        return False
+    requests.start = at
+    if end < 0:
+        raise session.too_long()
+    if not session.enter():
+        return False
+    shard = where(session, at, end)
+    if shard == _SLOW or session.links or session.tx_failed:
+        session.state = states.SLOW
+        session.services.slow_unit(session)
+        return False
+    session.stop_at = end
+    if server is None:
+        balancer = session.database.balancers[shard]
+        read = session.unit_role is Role.ANY and not session.begin_message
+        session.shard = shard
+        return session.acquire(balancer.read(session.services.clock()) if read else balancer.write())
+    if session.shard != shard:
+        session.state = states.SLOW
+        session.services.slow_unit(session)
+        return False
+    session.pump()
+    return session.state == states.READY and session.server is None and requests.waiting_bytes() > 0
+
+
+def where(session: Session, at: int, end: int) -> int:
+    """The one shard of the unit buffer[at:end], or _SLOW. Raises ClientFault for what cannot be routed at all."""
+    if not session.database.layout.loaded:
+        return _SLOW
+    buffer = session.requests.buffer
+    session.unit_role = Role.PRIMARY
+    if buffer[at] == _QUERY:
+        return _of_text(session, buffer[at + 5 : end - 1], Values())
+    shard = -2
+    parsed: dict[bytes, messages.Parse] = {}
+    while at < end:
+        letter = buffer[at]
+        stop = at + 1 + int.from_bytes(buffer[at + 1 : at + 5], "big")
+        if letter == _PARSE:
+            parse = messages.parse_parse(buffer[at + 5 : stop])
+            parsed[parse.name] = parse
+            if not session.services.shapes.find(parse.sql).plain:
+                return _SLOW
+        elif letter == _BIND:
+            bind = messages.parse_bind(buffer[at + 5 : stop])
+            sql, types = statement_text(session, bind.statement, parsed)
+            if sql is None:
+                return _SLOW
+            values = Values(parameters=bind.parameters, formats=bind.parameter_formats, types=types)
+            found = _of_text(session, sql, values)
+            if found == _SLOW or (shard >= 0 and found != shard):
+                return _SLOW
+            shard = found
+        elif letter not in _BEGINS and letter != _SYNC:
+            return _SLOW
+        at = stop
+    if shard >= 0:
+        return shard
+    # Nothing is bound: described, parsed or closed only. Every shard says the same; a transaction asks its own.
+    return session.shard if session.server is not None else 0
+
+
+def statement_text(
+    session: Session, name: bytes, parsed: dict[bytes, messages.Parse]
+) -> tuple[bytes | None, tuple[int, ...]]:
+    """Text and declared types of a statement of this unit or of an earlier one; None: there is none."""
+    parse = parsed.get(name)
+    if parse is None and not name and session.unnamed_parse:
+        parse = messages.parse_parse(session.unnamed_parse[5:])
+    if parse is not None:
+        return parse.sql, parse.types
+    prepared = session.prepared.get(name)
+    if prepared is None:
+        return None, ()
+    return prepared.sql, prepared.type_oids
+
+
+def _of_text(session: Session, sql: bytes, values: Values) -> int:
+    """The shard of one text, or _SLOW."""
+    shapes = session.services.shapes
+    shape = shapes.find(sql)
+    statements = shape.statements
+    if not shape.plain or statements is None or len(statements) != 1 or shapes.lexed is None:
+        return _SLOW
+    if statements[0].kind in _ALWAYS_SLOW:
+        return _SLOW
+    outcome = outcome_of(session, shape, values)
+    if isinstance(outcome, Plan) and outcome.road is Road.DIRECT and len(outcome.shards) == 1 and not outcome.program:
+        if outcome.role is Role.ANY:
+            session.unit_role = Role.ANY
+        if shape.entry is not None:
+            shape.entry.direct += 1
+        if outcome.anywhere:
+            # every shard would say the same: the one at hand, else one that spreads clients
+            return session.shard if session.server is not None else session.id % len(session.database.balancers)
+        return outcome.shards[0]
+    return _SLOW
+
+
+def outcome_of(session: Session, shape: Shape, values: Values) -> Plan | Refusal:
+    """`plan` for the only statement of the text that was looked up last."""
+    lexed = session.services.shapes.lexed
+    assert shape.statements is not None
+    database = session.database
+    hints = session.services.shapes.hints().over(session.hints)
+    bound = Values(lexed, values.parameters, values.formats, values.types)
+    outcome = plan(shape.statements[0], bound, hints, database.topology, database.layout.catalog)
+    if isinstance(outcome, Plan | Refusal):
+        return outcome
+    raise ClientFault("lookup queries for sharding keys are not supported yet", sqlstate="0A000")

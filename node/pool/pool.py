@@ -1,0 +1,417 @@
+"""The shell of one pool: opens, checks, cleans and closes the connections that PoolCore accounts for.
+
+One pool per (user, database, shard, target). `acquire` is a plain call that answers at once when a connection is
+idle; otherwise `wait` leaves the borrower in the queue. Nothing here runs per query but these calls and `release`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+from node.errors import ServerFault
+from node.pool.core import Borrower, PoolCore, Waiter
+from node.pool.health import HealthTracker
+from node.server.connection import Lost, ServerConnection
+from node.server.conversation import Conversation
+from node.wire import messages
+
+if TYPE_CHECKING:
+    from node.server.connect import Target
+
+log = logging.getLogger("pgmurmur.pool")
+
+# Connections of one pool that are being opened at the same time. More would hurry the first seconds after a restart
+# and storm the server's authentication.
+CONNECTING_AT_ONCE = 4
+# After a failed attempt the next one waits this long, unless clients wait and the server is only starting up.
+RETRY_S = 0.25
+RETRY_LOGIN_S = 1.0
+# Errors that trying again at once will not mend: authorization, unknown database, wrong configuration.
+_HOPELESS = ("28", "3D", "0A", "22", "42", "F0")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Times in seconds; `inf` means never."""
+
+    size: int = 10
+    min_size: int = 1
+    mode: str = "transaction"
+    connect_timeout_s: float = 5.0
+    connect_attempts: int = 1
+    connect_attempt_delay_s: float = 0.0
+    checkout_timeout_s: float = 5.0
+    rollback_timeout_s: float = 5.0
+    idle_timeout_s: float = 60.0
+    lifetime_s: float = 86400.0
+    lifetime_jitter_s: float = 0.0
+    healthcheck_interval_s: float = 30.0
+    idle_healthcheck_interval_s: float = 30.0
+    idle_healthcheck_delay_s: float = 5.0
+    healthcheck_timeout_s: float = 5.0
+    ban_timeout_s: float = 300.0
+    prepared_limit: int = 1 << 62
+    connection_recovery: str = "recover"
+
+
+class Opener(Protocol):
+    """How a pool opens a connection (server/connect.py in a node; a fake in tests)."""
+
+    def __call__(self, target: Target, connection: ServerConnection, timeout_s: float) -> Awaitable[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every pool of a node shares."""
+
+    open: Opener
+    clock: Callable[[], float]
+    random: Random
+    spawn: Callable[[Awaitable[None]], object]
+    no_parameters: object
+
+
+_ids = itertools.count(1)
+_server_ids = itertools.count(1)
+
+
+class Pool:
+    """Connections of one user to one target."""
+
+    def __init__(
+        self,
+        target: Target,
+        settings: PoolSettings,
+        around: Surroundings,
+        *,
+        user: str,
+        database: str,
+        shard: int = 0,
+        role: str = "primary",
+    ) -> None:
+        self.id = next(_ids)
+        self.target = target
+        self.settings = settings
+        self.user = user
+        self.database = database
+        self.shard = shard
+        self.role = role
+        self.core = PoolCore(settings.size)
+        self.health = HealthTracker()
+        self.closed = False
+        self.server_parameters: dict[str, str] = {}  # ParameterStatus of the last connection opened
+        self.around = around
+        self._down_since: float | None = None
+        self._retry_at = 0.0
+        self._fault: ServerFault | None = None
+        self._checked_at = around.clock() + settings.idle_healthcheck_delay_s
+        # counters, in SHOW STATS
+        self.assigned = self.wait_time_s = 0.0
+        self.connects = 0
+        self.connect_time_s = 0.0
+        self.auth_attempts = 0
+        self.cleaned = self.rollbacks = self.out_of_sync = self.force_closed = self.re_synced = self.errors = 0
+        self.queries = self.transactions = self.transactions_2pc = 0
+        self.query_time_s = self.transaction_time_s = self.idle_transaction_time_s = 0.0
+        self.bytes_sent = self.bytes_received = 0
+        self.parses = self.binds = self.closes = 0
+        self.reads = self.writes = 0
+
+    # --- borrowing ---------------------------------------------------------------------------------------------
+
+    def acquire(self) -> ServerConnection | None:
+        """A connection at once, or None: then `wait`. The caller sets `owner`."""
+        server = self.core.acquire()
+        if server is not None:
+            self.assigned += 1
+        return server
+
+    def wait(self, borrower: Borrower) -> Waiter | None:
+        """Queues up. The borrower hears `granted` or `refused`, perhaps before this returns (then: None)."""
+        now = self.around.clock()
+        if self._fault is not None and now < self._retry_at and self.core.total == 0:
+            borrower.refused(self.down(self._fault))
+            return None
+        waiter = self.core.wait(borrower, now)
+        self.fill(now)
+        return waiter
+
+    def forget(self, waiter: Waiter) -> None:
+        self.core.forget(waiter)
+
+    def release(self, server: ServerConnection) -> None:
+        """Gives a connection back: at once when it is clean, after cleaning when it is not, never when it is lost."""
+        server.owner = None
+        if server.closed_why is not None:
+            return
+        if not server.reusable:
+            self.around.spawn(self.recover(server))
+        elif server.dirty:
+            self.around.spawn(self.clean(server))
+        elif self.closed or server.lifetime_s <= 0 or len(self.core.lent) + len(self.core.idle) > self.core.size:
+            server.close(Lost.REPLACED)
+        else:
+            self._free(server)
+
+    def _free(self, server: ServerConnection) -> None:
+        server.used_at = now = self.around.clock()
+        waiter = self.core.released(server)
+        if waiter is not None:
+            self.grant(waiter, server, now)
+
+    def grant(self, waiter: Waiter, server: ServerConnection, now: float) -> None:
+        self.assigned += 1
+        self.wait_time_s += now - waiter.since
+        waiter.gone = True
+        waiter.borrower.granted(server)
+
+    def lost(self, server: ServerConnection) -> None:
+        """The socket of one of ours is gone."""
+        self.core.removed(server)
+        why = server.closed_why
+        if why is Lost.OUT_OF_SYNC:
+            self.out_of_sync += 1
+        if why in (Lost.UNCLEAN, Lost.UNHEALTHY):
+            self.force_closed += 1
+        if not self.closed and self.core.waiters:
+            self.fill(self.around.clock())
+
+    # --- opening -----------------------------------------------------------------------------------------------
+
+    def fill(self, now: float) -> None:
+        """Opens what is wanted now."""
+        if self.closed or self.core.paused or now < self._retry_at:
+            return
+        for _ in range(self.core.wanted(self.settings.min_size, CONNECTING_AT_ONCE)):
+            self.core.connecting += 1
+            self.around.spawn(self._open())
+
+    async def _open(self) -> None:
+        clock, settings = self.around.clock, self.settings
+        started = clock()
+        server = ServerConnection(next(_server_ids), self, self.around.no_parameters, started)
+        jitter = self.around.random.uniform(-settings.lifetime_jitter_s, settings.lifetime_jitter_s)
+        server.lifetime_s = max(1.0, settings.lifetime_s + jitter)
+        self.auth_attempts += 1
+        try:
+            for attempt in range(max(1, settings.connect_attempts)):
+                try:
+                    await self.around.open(self.target, server, settings.connect_timeout_s)
+                    break
+                except ServerFault:
+                    if attempt + 1 >= settings.connect_attempts:
+                        raise
+                    await asyncio.sleep(settings.connect_attempt_delay_s)
+        except ServerFault as fault:
+            self.core.connecting -= 1
+            self._open_failed(fault, clock())
+            return
+        except BaseException:
+            self.core.connecting -= 1
+            raise
+        now = clock()
+        server.created_at = server.used_at = server.checked_at = now
+        self.connects += 1
+        self.connect_time_s += now - started
+        self._down_since = self._fault = None
+        self._retry_at = 0.0
+        self.health.succeeded()
+        if server.statuses:
+            self.server_parameters = dict(server.statuses)
+        if server.closed_why is not None or self.closed:
+            self.core.connecting -= 1
+            server.close(Lost.REPLACED)
+            return
+        waiter = self.core.opened(server)
+        if waiter is not None:
+            self.grant(waiter, server, now)
+
+    def _open_failed(self, fault: ServerFault, now: float) -> None:
+        self.errors += 1
+        self.health.failed(fault.message, now, self.settings.ban_timeout_s, may_ban=self.role == "replica")
+        if self._fault is None or self._fault.message != fault.message:
+            log.warning(
+                "server_connect_failed database=%s user=%s server=%s sqlstate=%s reason=%s",
+                self.database, self.user, self.target, fault.sqlstate, fault,
+            )  # fmt: skip
+        self._fault = fault
+        if self._down_since is None:
+            self._down_since = now
+        hopeless = fault.sqlstate.startswith(_HOPELESS)
+        self._retry_at = now + (RETRY_LOGIN_S if hopeless else RETRY_S)
+        # A server that is restarting is worth waiting for, as long as a client would wait for a connection anyway;
+        # a replica's clients have somewhere else to go.
+        patient = now - self._down_since < self.settings.checkout_timeout_s and self.role != "replica"
+        if (hopeless or not patient) and self.core.total == 0:
+            self.refuse_waiters(self.down(fault))
+
+    def down(self, fault: ServerFault) -> ServerFault:
+        return ServerFault(
+            f'connection pool for user "{self.user}" and database "{self.database}" is down',
+            sqlstate="58000",
+            detail=f"{self.target}: {fault}",
+            hint="check the server and the credentials in [[databases]] and users.toml; SHOW POOLS tells the state",
+        )
+
+    def refuse_waiters(self, fault: Exception) -> None:
+        waiters, self.core.waiters = list(self.core.waiters), type(self.core.waiters)()
+        for waiter in waiters:
+            if not waiter.gone:
+                waiter.gone = True
+                waiter.borrower.refused(fault)
+
+    # --- keeping house -----------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Called a few times a second: time-outs, minimum size, ages, background checks."""
+        core, settings = self.core, self.settings
+        while core.waiters and not core.paused:
+            first = core.waiters[0]
+            if first.gone:
+                core.waiters.popleft()
+            elif now - first.since > settings.checkout_timeout_s:
+                core.waiters.popleft()
+                first.gone = True
+                self.errors += 1
+                first.borrower.refused(self._checkout_timeout(now - first.since))
+            else:
+                break
+        for server in [s for s in core.idle if now - s.created_at > s.lifetime_s]:
+            self.close_idle(server, Lost.LIFETIME)
+        spare = len(core.idle) + len(core.lent) - settings.min_size
+        # the bottom of the stack is the coldest
+        for server in core.idle[: max(0, spare)]:
+            if now - server.used_at > settings.idle_timeout_s:
+                self.close_idle(server, Lost.IDLE_TIMEOUT)
+        interval = settings.idle_healthcheck_interval_s
+        if interval > 0 and now - self._checked_at >= interval and core.idle and not core.paused:
+            self._checked_at = now
+            server = core.idle.pop(0)
+            core.lent[server] = None
+            self.around.spawn(self.check(server))
+        if core.paused:
+            for server in list(core.idle):
+                self.close_idle(server, Lost.RECONNECT)
+        else:
+            self.fill(now)
+
+    def _checkout_timeout(self, waited_s: float) -> ServerFault:
+        detail = f"Waited {waited_s:.1f} s for one of {self.core.size} connections to {self.target}."
+        if self._fault is not None:
+            detail += f" Last attempt: {self._fault}"
+        return ServerFault(
+            "checkout timeout",
+            sqlstate="58000",
+            detail=detail,
+            hint="raise default_pool_size or checkout_timeout, or look for long transactions in SHOW CLIENTS",
+        )
+
+    def close_idle(self, server: ServerConnection, why: Lost) -> None:
+        self.core.idle.remove(server)
+        server.close(why)
+
+    async def check(self, server: ServerConnection) -> None:
+        """An empty query, in the background; a connection that fails it never reaches a client."""
+        talk = Conversation(server)
+        server.healthchecks += 1
+        try:
+            await talk.query(";", self.settings.healthcheck_timeout_s)
+        except ServerFault as fault:
+            self.health.failed(
+                fault.message, self.around.clock(), self.settings.ban_timeout_s, may_ban=self.role == "replica"
+            )
+            talk.end()
+            server.close(Lost.UNHEALTHY)
+            return
+        talk.end()
+        self.health.succeeded()
+        server.checked_at = self.around.clock()
+        # `used_at` stays: a check is no use, or idle connections would never grow old
+        waiter = self.core.released(server)
+        if waiter is not None:
+            self.grant(waiter, server, server.checked_at)
+
+    async def clean(self, server: ServerConnection) -> None:
+        """Takes away what must not reach the next client: settings, temporary tables, locks, listeners, cursors."""
+        talk = Conversation(server)
+        try:
+            await talk.query("DISCARD ALL", self.settings.rollback_timeout_s)
+        except ServerFault:
+            talk.end()
+            server.close(Lost.UNCLEAN)
+            return
+        talk.end()
+        self.cleaned += 1
+        server.parameters = self.around.no_parameters
+        server.prepared.clear()
+        server.dirty = False
+        self.release(server)
+
+    async def recover(self, server: ServerConnection) -> None:
+        """Its client left in the middle: finish what is owed, roll back, use it again; or close it."""
+        how = self.settings.connection_recovery
+        pipeline = server.pipeline
+        if how == "drop" or (how == "rollback_only" and not pipeline.idle()):
+            server.close(Lost.UNCLEAN)
+            return
+        talk = Conversation(server)
+        try:
+            async with asyncio.timeout(self.settings.rollback_timeout_s):
+                if pipeline.copy_in == 1:
+                    talk.send(messages.copy_fail("the client has gone"))
+                    pipeline.copy_ended()
+                if pipeline.batch:
+                    pipeline.owe_sync(talk)
+                    talk.send(messages.SYNC)
+                while pipeline.done != pipeline.sent:
+                    await talk.next()
+                if pipeline.tx_status != ord("I"):
+                    self.rollbacks += 1
+                    server.rollbacks += 1
+                    talk.send_query("ROLLBACK")
+                    await talk.ready()
+        except (ServerFault, TimeoutError):
+            talk.end()
+            server.close(Lost.UNCLEAN)
+            return
+        talk.end()
+        self.re_synced += 1
+        # what the client set in its last transaction is unknown: start from scratch
+        server.dirty = True
+        if server.reusable:
+            self.release(server)
+        else:
+            server.close(Lost.UNCLEAN)
+
+    def pause(self) -> None:
+        self.core.paused = True
+
+    def resume(self) -> None:
+        self.core.paused = False
+        while self.core.idle and (waiter := self.core.first_waiter()) is not None:
+            server = self.core.idle.pop()
+            self.core.lent[server] = None
+            self.grant(waiter, server, self.around.clock())
+        self.fill(self.around.clock())
+
+    def reconnect(self) -> None:
+        """Fresh connections: idle ones close now, lent ones when they come back."""
+        for server in list(self.core.idle):
+            self.close_idle(server, Lost.RECONNECT)
+        for server in self.core.lent:
+            server.lifetime_s = 0.0
+
+    def close(self, why: Lost = Lost.REPLACED) -> None:
+        """Lends nothing any more; connections in use end when they come back."""
+        self.closed = True
+        for server in list(self.core.idle):
+            self.close_idle(server, why)
+        self.refuse_waiters(
+            ServerFault("connection pool was closed", sqlstate="57P01", hint="the configuration changed; try again")
+        )

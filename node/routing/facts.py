@@ -9,6 +9,7 @@ from pglast import ast, enums
 
 from node.routing.operands import Cast, Constant, Operand, operand_of
 from node.routing.scopes import Reference, Scopes
+from node.routing.select_names import SYSTEM_COLUMNS
 from node.routing.statement import DEFAULT, UNKNOWN, Cell, Copy, Effects, Insert, Kind, Statement
 
 # Functions that write, or whose answer belongs to the primary or to this session.
@@ -120,6 +121,8 @@ def _query(node: Any, kind: Kind, part: int, is_marked: bool) -> Statement:
         set_local=seen.set_local,
         functions=tuple(seen.functions),
         clock_keywords=seen.clock_keywords,
+        sets_default=seen.sets_default,
+        system_columns=seen.system_columns,
         parameters=seen.parameters,
         insert=_insert(node, is_marked) if kind == Kind.INSERT else None,
         assigns=_assigns(node, is_marked),
@@ -148,6 +151,8 @@ class _Walk:
         self.locks_rows = False
         self.writing = False
         self.clock_keywords = False
+        self.sets_default = False
+        self.system_columns = False
         self.into: Any = None
         self.effects = Effects.NONE
         self.set_names: tuple[str, ...] = ()
@@ -169,6 +174,11 @@ class _Walk:
                 self.parameters = max(self.parameters, node.number or 0)
             case ast.FuncCall():
                 self._function(node)
+            case ast.SetToDefault():
+                self.sets_default = True
+            case ast.ColumnRef():
+                last = node.fields[-1] if node.fields else None
+                self.system_columns = self.system_columns or getattr(last, "sval", None) in SYSTEM_COLUMNS
             case ast.SQLValueFunction():
                 if node.op is not None and node.op <= enums.SQLValueFunctionOp.SVFOP_LOCALTIMESTAMP_N:
                     self.clock_keywords = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pglast import ast
+from pglast import ast, parse_sql
 
 from node.errors import ClientFault
 from node.routing.facts import facts
@@ -23,14 +23,14 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.placement import Place, place
-from node.routing.planning import Question, differing, direct, everywhere, joined, refuse
+from node.routing.planning import Question, differing, direct, everywhere, joined, refuse, volatile_default
 from node.routing.reads import schema_shards
 from node.routing.rewrite import copy, nodes, render, renumbered
 from node.routing.scopes import Reference
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import DEFAULT, UNKNOWN, Cell, Insert
 from node.routing.topology import ShardedTable
-from node.routing.writes import unmapped, volatile_default
+from node.routing.writes import unmapped
 
 ROWS_MAX = 100_000  # rows of one INSERT that are taken apart
 
@@ -257,13 +257,10 @@ def _ending(tree: Any, columns: tuple[str, ...]) -> tuple[str, str] | None:
     """What stands before and behind the rows: `INSERT INTO t (a, b) VALUES ` and ` ON CONFLICT ...`."""
     if any(isinstance(node, ast.ParamRef) for node in nodes(tree.onConflictClause, tree.returningClause)):
         return None
-    targets = tuple(ast.ResTarget(name=name) for name in columns)
-    row = tuple(ast.ParamRef(number=at + 1) for at in range(len(columns)))
-    select = ast.SelectStmt(
-        valuesLists=(row,), op=tree.selectStmt.op.__class__(0), limitOption=tree.selectStmt.limitOption.__class__(0)
-    )
-    text = render(copy(tree, cols=targets if tree.cols is None else tree.cols, selectStmt=select))
+    names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
     marker = "(" + ", ".join(f"${at + 1}" for at in range(len(columns))) + ")"
+    pattern: Any = parse_sql(f"INSERT INTO t ({names}) VALUES {marker}")[0].stmt
+    text = render(copy(tree, cols=pattern.cols if tree.cols is None else tree.cols, selectStmt=pattern.selectStmt))
     head, found, tail = text.partition(marker)
     if not found:
         raise ClientFault("INSERT ... SELECT of this form is not supported across shards", sqlstate="0A000")
@@ -295,6 +292,8 @@ def _whole(question: Question, target: Reference, insert: Insert) -> Outcome:
     if insert.rows:  # DEFAULT in a row is as good as leaving the column out
         defaults = {i for row in insert.rows for i, cell in enumerate(row) if cell == DEFAULT}
         given = tuple(c for i, c in enumerate(columns or ()) if i not in defaults) if columns is not None else None
+    if insert.conflict_assigns and statement.sets_default:
+        given = ()
     refused = volatile_default(question, target.schema, target.name, given)
     if refused is not None:
         return refused

@@ -13,7 +13,7 @@ from node.routing.operands import Arithmetic, ArrayOf, Cast, Constant, Literal, 
 from node.routing.outcome import Combine, Plan, Refusal, Road, Role, Values
 from node.routing.placement import Template
 from node.routing.select_names import CLOCKS, VOLATILE
-from node.routing.statement import Statement
+from node.routing.statement import Statement, parse
 from node.routing.topology import Topology
 
 # Volatile, but they neither write nor need the primary.
@@ -64,7 +64,8 @@ def role_of(question: Question) -> Role:
 def direct(question: Question, shards: tuple[int, ...], *reasons: str, anywhere: bool = False) -> Plan:
     """The client's bytes to one shard."""
     writes = not is_read(question)
-    return Plan(shards, Road.DIRECT, role_of(question), writes, Combine.ONE, reasons, None, anywhere)
+    # What locks, counts or notifies must find the same server again.
+    return Plan(shards, Road.DIRECT, role_of(question), writes, Combine.ONE, reasons, None, anywhere and not writes)
 
 
 def everywhere(question: Question, *reasons: str, road: Road = Road.DIRECT, writes: bool = True) -> Plan:
@@ -79,6 +80,8 @@ def differing(statement: Statement, catalog: Catalog) -> str | None:
             return f"{name}()"
         if catalog.volatility(name) == "v":
             return f"{name}()"
+    if statement.system_columns:
+        return "a system column"
     return "CURRENT_TIMESTAMP" if statement.clock_keywords else None
 
 
@@ -136,3 +139,33 @@ def _operand(operand: Operand) -> str:
             return f"{_operand(operand.left)} {operand.operator} {_operand(operand.right)}"
         case ArrayOf():
             return "array[" + ", ".join(_operand(e) for e in operand.elements[:4]) + "]"
+
+
+def volatile_default(
+    question: Question, schema: str | None, name: str, columns: tuple[str, ...] | None
+) -> Refusal | None:
+    """A column that each shard would fill differently: serial, identity, now(), random()."""
+    table = question.catalog.table(schema, name)
+    if table is None or columns is None:
+        return None
+    for column in table.columns:
+        if (columns is not None and column.name in columns) or column.generated:
+            continue
+        if column.identity or _differs(column.default, question):
+            shown = "an identity" if column.identity else f"the default {column.default}"
+            return refuse(
+                f'a row of "{name}", which every shard has, without "{column.name}" is not supported across shards',
+                detail=f"{shown} would give each shard another value",
+                hint=f'give a value for "{column.name}"',
+            )
+    return None
+
+
+def _differs(default: str, question: Question) -> bool:
+    if not default:
+        return False
+    try:
+        statement = parse(f"SELECT {default}")[0]
+    except ClientFault:
+        return True
+    return differing(statement, question.catalog) is not None or bool(statement.tables)

@@ -19,6 +19,7 @@ from node.routing.planning import (
     refuse,
     role_of,
     tables_reason,
+    volatile_default,
 )
 from node.routing.shard_map import placed_shards
 from node.routing.statement import Kind
@@ -119,6 +120,10 @@ def _facts(question: Question, built: Template) -> SelectFacts | Refusal:
 def _modifying(question: Question, built: Template) -> Outcome:
     written = [r for r in built.whole if r.written]
     if written and not built.slots:
+        for reference in written:
+            refused = volatile_default(question, reference.schema, reference.name, ())
+            if refused is not None:
+                return refused
         what = differing(question.statement, question.catalog)
         if what is not None:
             return refuse(
@@ -148,29 +153,31 @@ def _into(question: Question, built: Template) -> Outcome:
 
 
 def schema_shards(question: Question) -> Plan | Refusal | None:
-    """Sharding by schema: the shards of the tables' schemas. None: it decides nothing here."""
-    topology = question.topology
-    if not topology.schemas or not question.statement.tables:
+    """Sharding by schema: the shard of the tables' schemas. None: it decides nothing here."""
+    topology, statement = question.topology, question.statement
+    if not topology.schemas or not statement.tables:
         return None
-    shards: set[int] = set()
-    for reference in question.statement.tables:
+    fixed: set[int] = set()
+    everywhere_written = False
+    for reference in statement.tables:
         entry = None
         for schema in (reference.schema,) if reference.schema else question.hints.search_path or ("public",):
             entry = topology.schema_shard(schema)
             if entry is not None and entry.name is not None:
                 break
-        if entry is not None:
-            shards.update(question.every_shard if entry.shard is None else (entry.shard,))
-    if not shards:
-        return None
-    reason = f"schema → shard {joined(tuple(sorted(shards)))}"
-    if len(shards) == 1:
-        return direct(question, tuple(shards), reason)
-    if len(shards) == topology.shards and question.statement.target is None:
-        return direct(question, (0,), reason, anywhere=True)
-    if len(shards) == topology.shards:
-        return everywhere(question, reason)
-    return refuse("a statement over schemas of different shards is not supported across shards")
+        if entry is None:
+            return None
+        if entry.shard is not None:
+            fixed.add(entry.shard)
+        elif reference.written:
+            everywhere_written = True
+    if len(fixed) > 1 or (fixed and everywhere_written):
+        return refuse("a statement over schemas of different shards is not supported across shards")
+    if fixed:
+        return direct(question, tuple(fixed), f"schema → shard {joined(tuple(fixed))}")
+    if everywhere_written:
+        return everywhere(question, "schema → every shard")
+    return direct(question, (0,), "schema → every shard", anywhere=True)
 
 
 def plan_inner(question: Question, what: str) -> Outcome:

@@ -11,10 +11,11 @@ from enum import IntFlag, StrEnum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 import pglast
+from pglast import ast
 from pglast.parser import ParseError
 
 from node.errors import ClientFault
-from node.routing.lexer import Lexed, lex
+from node.routing.lexer import BACKSLASH, Lexed, lex
 from node.routing.operands import Operand, marked
 
 if TYPE_CHECKING:
@@ -131,8 +132,9 @@ class Statement:
     transactional: bool = True  # may run inside a transaction block
     functions: tuple[tuple[str | None, str], ...] = ()
     clock_keywords: bool = False  # CURRENT_TIMESTAMP and its kin
+    sets_default: bool = False  # DEFAULT as a value somewhere
+    system_columns: bool = False  # ctid, xmin ...: each server has its own
     parameters: int = 0  # highest $n
-    literals: int = 0  # how many literals of the text belong to this statement
     insert: Insert | None = None
     copy: Copy | None = None
     assigns: tuple[tuple[str, Operand | None], ...] = ()  # UPDATE SET and MERGE
@@ -147,10 +149,21 @@ class Statement:
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # plan's templates
 
     def tree(self, lexed: Lexed) -> Any:
-        """The parse tree of this very text, constants included."""
-        return _trees(lexed.sql)[self.part]
+        """The parse tree of this very text, constants included. ClientFault if it cannot be had."""
+        if lexed.flags & BACKSLASH and b"\\" in lexed.sql:
+            raise ClientFault(
+                "a backslash in a string is not supported across shards while standard_conforming_strings is off",
+                sqlstate="0A000",
+                hint="write E'...', turn standard_conforming_strings on, or pass the string as a parameter",
+            )
+        node = _trees(lexed.sql)[self.part]
+        while self.kind in _QUERIES and isinstance(node, _WRAPPERS):
+            node = node.query  # this is what EXPLAIN, COPY, DECLARE ... are about
+        return node
 
 
+_QUERIES: Final = frozenset((Kind.SELECT, Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.MERGE))
+_WRAPPERS: Final = (ast.ExplainStmt, ast.CopyStmt, ast.DeclareCursorStmt, ast.PrepareStmt, ast.CreateTableAsStmt)
 EMPTY: Final = Statement(Kind.EMPTY, "")
 _tree_cache: OrderedDict[bytes, tuple[Any, ...]] = OrderedDict()
 
@@ -202,9 +215,17 @@ def parse_lexed(lexed: Lexed) -> tuple[tuple[Statement, ...], bool]:
         except ClientFault:
             nodes = None  # markers do not fit everywhere (float(24)), or the text is wrong: its own error tells
         if nodes is not None:
+            _same_count(nodes, lexed)
             return tuple(facts(node, part, True) for part, node in enumerate(nodes)), True
     nodes = _trees(lexed.sql)
+    _same_count(nodes, lexed)
     return tuple(facts(node, part, False) for part, node in enumerate(nodes)), not lexed.marks and not lexed.broken
+
+
+def _same_count(nodes: tuple[Any, ...], lexed: Lexed) -> None:
+    """Lexer and parser must see the same statements, or one of them has misread a string (backslashes, dialects)."""
+    if not lexed.broken and len(nodes) != lexed.statements:
+        raise ClientFault("the statement could not be read with certainty", sqlstate="42601")
 
 
 class Entry:

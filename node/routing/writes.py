@@ -12,9 +12,9 @@ from node.routing.planning import (
     differing,
     direct,
     everywhere,
-    joined,
     refuse,
     tables_reason,
+    volatile_default,
 )
 from node.routing.reads import schema_shards
 from node.routing.shard_map import shard_of
@@ -56,6 +56,8 @@ def _modify_several(question: Question, built: Template, shards: tuple[int, ...]
         return refuse("a write over several shards is disabled here", sqlstate="58000", hint="give the sharding key")
     if statement.modifying_ctes:
         return refuse("a data-modifying WITH is not supported across shards")
+    if statement.system_columns:
+        return refuse("a system column in a write is not supported across shards")
     if built.system:
         return refuse(f"{statement.tag} with system catalogs is not supported across shards")
     whole = any(level.whole for level in statement.levels)
@@ -81,6 +83,12 @@ def _modify_whole(question: Question, built: Template) -> Outcome:
             f'writing "{name}", which every shard has, from the rows of sharded tables is not supported across shards',
             detail="each shard would see only its own rows",
         )
+    if len(statement.levels) > 1 and any(level.whole for level in statement.levels):
+        return refuse(f'a subquery with LIMIT, DISTINCT or GROUP BY in a write to "{name}", which every shard has')
+    if statement.target is not None and statement.sets_default:
+        refused = volatile_default(question, statement.target.schema, name, ())
+        if refused is not None:
+            return refused
     what = differing(statement, question.catalog)
     if what is not None:
         return refuse(
@@ -157,38 +165,6 @@ def _unknown_columns(name: str, what: str) -> Refusal:
     )
 
 
-def volatile_default(
-    question: Question, schema: str | None, name: str, columns: tuple[str, ...] | None, everything: bool = False
-) -> Refusal | None:
-    """A column that each shard would fill differently: serial, identity, now(), random()."""
-    table = question.catalog.table(schema, name)
-    if table is None or (columns is None and not everything):
-        return None
-    for column in table.columns:
-        if (columns is not None and column.name in columns) or column.generated:
-            continue
-        if column.identity or _differs(column.default, question):
-            shown = "an identity" if column.identity else f"the default {column.default}"
-            return refuse(
-                f'a row of "{name}", which every shard has, without "{column.name}" is not supported across shards',
-                detail=f"{shown} would give each shard another value",
-                hint=f'give a value for "{column.name}"',
-            )
-    return None
-
-
-def _differs(default: str, question: Question) -> bool:
-    if not default:
-        return False
-    from node.routing.statement import parse
-
-    try:
-        statement = parse(f"SELECT {default}")[0]
-    except ClientFault:
-        return True
-    return differing(statement, question.catalog) is not None or bool(statement.tables)
-
-
 def plan_ddl(question: Question) -> Outcome:
     statement = question.statement
     if statement.inner is not None:  # CREATE TABLE AS, CREATE MATERIALIZED VIEW
@@ -246,6 +222,3 @@ def unmapped(rule: ShardedTable, name: str, shown: str) -> ClientFault:
         detail=f"the mapping has no entry for {shown}",
         hint="add the value or a default to the mapping",
     )
-
-
-__all__ = ["joined", "plan_command", "plan_copy_from", "plan_ddl", "plan_modify", "unmapped", "volatile_default"]

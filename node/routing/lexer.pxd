@@ -48,3 +48,5 @@ cdef Py_ssize_t _digits_end(bytes sql, Py_ssize_t i, int base)
 
 @cython.locals(d=bytes_t, n=Py_ssize_t, j=Py_ssize_t, low=int, base=int, numeric=bint)
 cdef Py_ssize_t _number_end(bytes sql, Py_ssize_t i)
+
+cdef Py_ssize_t _put(out_t o, Py_ssize_t k, bytes_t d, Py_ssize_t start, Py_ssize_t end)

@@ -247,8 +247,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                     if tracing:
                         tokens += [115, start, i]  # s
                     if keep:
-                        o[k : k + i - start] = d[start:i]
-                        k += i - start
+                        k = _put(o, k, d, start, i)
                     else:
                         o[k] = _STRING
                         k += 1
@@ -263,16 +262,14 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                         break
                     if tracing:
                         tokens += [98, start, i]  # b
-                    o[k : k + i - start] = d[start:i]
-                    k += i - start
+                    k = _put(o, k, d, start, i)
                     continue
                 if low == 113 and flags & 2:  # q'[...]'
                     i = _oracle_end(sql, i + 2)
                     if i > n:
                         broken = True
                         break
-                    o[k : k + i - start] = d[start:i]
-                    k += i - start
+                    k = _put(o, k, d, start, i)
                     continue
             if (c | 32) == 117 and i + 2 < n and d[i + 1] == 38 and (d[i + 2] == 39 or d[i + 2] == 34):  # U&
                 i = _string_end(sql, i + 3, 0) if d[i + 2] == 39 else _name_end(sql, i + 3)
@@ -281,8 +278,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                     break
                 if tracing:
                     tokens += [115 if d[start + 2] == 39 else 105, start, i]
-                o[k : k + i - start] = d[start:i]
-                k += i - start
+                k = _put(o, k, d, start, i)
                 keep = True
                 continue
             code = 0
@@ -344,8 +340,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
             if tracing:
                 tokens += [115, start, i]
             if keep:
-                o[k : k + i - start] = d[start:i]
-                k += i - start
+                k = _put(o, k, d, start, i)
             else:
                 o[k] = _STRING
                 k += 1
@@ -366,8 +361,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
             if tracing:
                 tokens += [110, start, i]  # n
             if keep or ordinals >= 0:
-                o[k : k + i - start] = d[start:i]
-                k += i - start
+                k = _put(o, k, d, start, i)
             else:
                 o[k] = size
                 k += 1
@@ -384,8 +378,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                 tokens += [105, start, i]  # i
             if i - start == 12 and d[start:i] == b'"set_config"':
                 keep = True
-            o[k : k + i - start] = d[start:i]
-            k += i - start
+            k = _put(o, k, d, start, i)
             if previous == 0:
                 previous = 1
             continue
@@ -399,8 +392,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                     break
                 if tracing:
                     tokens += [112, start, i]  # p
-                o[k : k + i - start] = d[start:i]
-                k += i - start
+                k = _put(o, k, d, start, i)
                 continue
             while i < n and t[d[i]] < 3:
                 i += 1
@@ -416,8 +408,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
             if tracing:
                 tokens += [115, start, i]
             if keep:
-                o[k : k + i - start] = d[start:i]
-                k += i - start
+                k = _put(o, k, d, start, i)
             else:
                 o[k] = _STRING
                 k += 1
@@ -531,6 +522,15 @@ def _comment_end(sql: bytes, i: int) -> int:
         else:
             i += 1
     return n + 1
+
+
+def _put(o: bytearray, k: int, d: bytes, start: int, end: int) -> int:
+    """Copies d[start:end] to o[k:]. Byte by byte: compiled, a slice assignment through a pointer is not what it says."""
+    while start < end:
+        o[k] = d[start]
+        k += 1
+        start += 1
+    return k
 
 
 def _oracle_end(sql: bytes, i: int) -> int:

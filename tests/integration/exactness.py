@@ -18,6 +18,7 @@ from pglast import parse_sql
 
 from node.errors import ClientFault
 from node.gather.gathering import Gathering, shard_formats
+from node.routing.catalog import CATALOG_QUERIES, Catalog
 from node.routing.outcome import MergeProgram, Refusal, Values
 from node.routing.select import analyse, program
 from node.wire import messages
@@ -89,9 +90,7 @@ class Wire:
         return self._until_ready()
 
     def describe(self, sql: str, types: Sequence[int]) -> Answer:
-        self.socket.sendall(
-            messages.parse(b"", sql.encode(), types) + messages.describe_statement(b"") + messages.SYNC
-        )
+        self.socket.sendall(messages.parse(b"", sql.encode(), types) + messages.describe_statement(b"") + messages.SYNC)
         return self._until_ready()
 
     def run(
@@ -123,37 +122,14 @@ class Asked:
     result_formats: tuple[int, ...] = ()
 
 
-class Known:
-    """The catalog, as `analyse` asks it; read from the whole table's database."""
+def read_catalog(wire: Wire, schema: str) -> Catalog:
+    """As a node reads it from a shard."""
 
-    def __init__(self, wire: Wire, schema: str) -> None:
-        rows = wire.query(
-            "SELECT c.relname, a.attname, co.collname IS NULL OR co.collcollate = 'C' OR co.collname = 'C', "
-            "coalesce(NOT co.collisdeterministic, false) "
-            "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_collation co "
-            f"ON co.oid = a.attcollation WHERE c.relnamespace = '{schema}'::regnamespace AND a.attnum > 0 "
-            "AND c.relkind = 'r' ORDER BY c.relname, a.attnum"
-        ).rows
-        self.tables: dict[str, dict[str, tuple[bool, bool]]] = {}
-        for body in rows:
-            table, column, bytewise, nondeterministic = (v.decode() for v in messages.parse_data_row(body) if v)
-            self.tables.setdefault(table, {})[column] = (bytewise == "t", nondeterministic == "t")
+    def texts(sql: str) -> list[list[str | None]]:
+        rows = wire.query(sql).rows
+        return [[None if v is None else v.decode() for v in messages.parse_data_row(body)] for body in rows]
 
-    def columns_of(self, schema: str | None, table: str) -> Sequence[str] | None:
-        found = self.tables.get(table)
-        return None if found is None else tuple(found)
-
-    def is_bytewise(self, schema: str | None, table: str, column: str) -> bool | None:
-        return self.tables.get(table, {}).get(column, (False, False))[0]
-
-    def is_nondeterministic(self, schema: str | None, table: str, column: str) -> bool | None:
-        return self.tables.get(table, {}).get(column, (False, False))[1]
-
-    def is_aggregate(self, function: str) -> bool | None:
-        return None
-
-    def volatility(self, function: str) -> str | None:
-        return None
+    return Catalog.from_rows({name: texts(sql) for name, sql in CATALOG_QUERIES.items()}, (schema,))
 
 
 class Spread:
@@ -166,7 +142,7 @@ class Spread:
         for name, wire in self.places:
             wire.query(f"DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}; SET search_path = {name}")
             wire.query(ddl)
-        self.known = Known(self.whole, "direct")
+        self.known = read_catalog(self.whole, "direct")
 
     @property
     def places(self) -> list[tuple[str, Wire]]:

@@ -2,7 +2,7 @@
 
 One line per statement: shards<TAB>road<TAB>reason. shards: `0`, `0,2`, `all`, `error`; road as `routing` names it, or
 `refused`. `SET pgdog.shard` and its kin count for the statements after them, as in a session. What a node reads from
-its shards' catalogs comes from the file itself here: see `routing.offline`.
+its shards' catalogs comes from the file itself here: see `routing.file_catalog`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from node.config.limits import LIMITS
 from node.config.problems import ConfigError, meant
 from node.errors import ClientFault
 from node.options import RouteOptions
+from node.routing.file_catalog import FileCatalog
 from node.routing.hints import SETTINGS, comment_hints, setting_hints
 from node.routing.lexer import lex
-from node.routing.offline import Offline
-from node.routing.outcome import NeedLookup, Outcome, Plan, Refusal, Values
-from node.routing.plan import plan, plan_unparsed
+from node.routing.offline import outcome_of, shards_text
+from node.routing.outcome import NeedLookup, Outcome, Plan, Refusal
 from node.routing.statement import Kind, Statement, StatementCache
 from node.routing.topology import Topology
 from node.snapshot import snapshot
@@ -74,24 +74,22 @@ class Router:
         """One line per statement of the text."""
         pieces = [text[start:end].strip() for start, end, _ in lex(text).spans()]
         statements = [sql for sql in pieces if sql and lex(sql).first]
-        offline = Offline(statements, self._topology, self._cache)
+        known = FileCatalog(statements, self._topology, self._cache)
         for sql in statements:
-            try:
-                outcome, notes = self._route(sql, offline)
-            except ClientFault as fault:  # a hint that makes no sense
-                outcome, notes = Refusal(fault), ()
-            yield "\t".join(_columns(outcome, notes, self._topology.shards))
+            yield "\t".join(self._line(sql, known))
 
-    def _route(self, sql: bytes, offline: Offline) -> tuple[Outcome, tuple[str, ...]]:
-        """The outcome, and what it takes for granted."""
-        hints = comment_hints(lex(sql)).over(setting_hints(self._settings))
+    def _line(self, sql: bytes, known: FileCatalog) -> tuple[str, str, str]:
         try:
-            statements, lexed = self._cache.lookup(sql)
-        except ClientFault as fault:  # a mistake, or another dialect: hints may still say where
-            return plan_unparsed(fault, hints, self._topology), ()
-        outcome = plan(statements[0], Values(lexed), hints, self._topology, offline.catalog)
-        self._remember(statements[0])
-        return outcome, offline.notes(statements[0])
+            hints = comment_hints(lex(sql)).over(setting_hints(self._settings))
+        except ClientFault as fault:  # a hint that makes no sense
+            return _columns(Refusal(fault), (), self._topology)
+        outcome = outcome_of(sql, self._topology, known.catalog, hints)
+        try:
+            statement = self._cache.lookup(sql)[0][0]
+        except ClientFault:  # a mistake, or another dialect: only hints said where
+            return _columns(outcome, (), self._topology)
+        self._remember(statement)
+        return _columns(outcome, known.notes(statement), self._topology)
 
     def _remember(self, statement: Statement) -> None:
         """SET and RESET of hints; every other setting has no say in routing, save search_path."""
@@ -107,12 +105,11 @@ class Router:
                     self._settings.pop(name, None)
 
 
-def _columns(outcome: Outcome, notes: tuple[str, ...], shards: int) -> tuple[str, str, str]:
+def _columns(outcome: Outcome, notes: tuple[str, ...], topology: Topology) -> tuple[str, str, str]:
     match outcome:
         case Plan():
-            everywhere = shards > 1 and len(outcome.shards) == shards
-            where = "all" if everywhere else ",".join(map(str, outcome.shards))
-            return where, outcome.road.value, _one_line((*outcome.reasons, *notes))
+            shards = shards_text(outcome.shards, topology)
+            return shards, outcome.road.value, _one_line((*outcome.reasons, *notes))
         case NeedLookup():
             return "error", "refused", _one_line((f"needs a lookup: {outcome.query}",))
         case Refusal():

@@ -65,6 +65,7 @@ CASES = [
     ("SELECT 'a;b' FROM customers WHERE id = 1 -- ; no", "2", "direct"),
     ("SELEC 1", "error", "refused"),
     ("/* pgdog_shard: 1 */ SELEC 1", "1", "direct"),
+    ("/* pgdog_shard: x */ SELECT 1", "error", "refused"),
     ("/* pgdog_shard: 9 */ SELECT 1", "error", "refused"),
 ]
 

@@ -68,6 +68,11 @@ class SimpleClient:
             raise RuntimeError("a SimpleClient runs one query at a time")
         if b"\0" in (sql.encode() if isinstance(sql, str) else sql):
             raise ServerFault("a query must not contain a zero byte", sqlstate="22021")
+        if self.closed:  # also right after an abort: what is still buffered belongs to the last query
+            address = self.connected.target.address
+            raise self._wire.lost or ServerFault(
+                f'connection to server "{address}" is closed', sqlstate="08006", severity="FATAL"
+            )
         self._busy = True
         self.notices = []
         try:
@@ -97,8 +102,6 @@ class SimpleClient:
 
     async def _run(self, sql: str | bytes, limit_bytes: int) -> tuple[list[Result], Fault | None]:
         wire = self._wire
-        if wire.lost is not None:
-            raise wire.lost
         wire.transport.write(messages.query(sql))
         results: list[Result] = []
         current = Result()

@@ -6,19 +6,21 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from discovery.member import Address
-
-Handler = Callable[[bytes], Awaitable[bytes]]
+Handler = Callable[[str, bytes], Awaitable[bytes]]  # (proven node name of who asks, payload) -> answer
 
 
 class Control(Protocol):
-    """Requests between members over mutually authenticated TCP; `sync` has the real one."""
+    """Requests between members over mutually authenticated TCP; `sync.control` has the real one."""
 
-    def handle(self, name: str, handler: Handler) -> None:
-        """Answer requests of this name with `await handler(payload)`; an exception becomes the caller's OSError."""
+    def handle(self, service: str, handler: Handler) -> None:
+        """Answer requests for this service; an exception becomes the caller's OSError."""
 
-    async def request(self, address: Address, name: str, payload: bytes, timeout: float) -> bytes:
-        """The answer of the member at this address. Raises OSError (TimeoutError is one) when there is none."""
+    async def request(
+        self, address: str, service: str, payload: bytes, timeout: float, *, node: str | None = None
+    ) -> bytes:
+        """The answer of the member at `host:port`, which must be `node` if that is given. Raises OSError (TimeoutError
+        is one); its `refused`, if it has one, is true when the host answered that nobody listens there.
+        """
         ...
 
 

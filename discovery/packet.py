@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]  # ships no type hints
+import msgpack  # type: ignore[import-untyped, unused-ignore]  # ships no type hints
 
 from discovery.member import (
     BOOT_BYTES,

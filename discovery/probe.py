@@ -45,6 +45,7 @@ class Probe:
     ask_at: float
     end_at: float
     asked: dict[str, bool] = field(default_factory=dict)  # helper -> did it nack
+    refused: bool = False  # its host answered for it: nobody listens
     done: bool = False
 
 
@@ -121,6 +122,8 @@ class Prober:
         probe = self.probe
         assert probe is not None
         probe.done = True
+        if probe.refused:
+            return
         if probe.asked:
             self._awareness.add(sum(1 for nacked in probe.asked.values() if not nacked))
         else:
@@ -146,6 +149,11 @@ class Prober:
         probe = self.probe
         if probe is not None and sequence == probe.sequence and helper in probe.asked:
             probe.asked[helper] = True
+
+    def refused(self, node: str, sequence: int) -> None:
+        probe = self.probe
+        if probe is not None and probe.node == node and probe.sequence == sequence:
+            probe.refused = True
 
     def relay(self, asker: str, source: Address, sequence: int, node: str, now: float) -> int | None:
         """The sequence to ping with on behalf of `asker`; None when too many are under way."""

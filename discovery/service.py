@@ -338,7 +338,7 @@ class Discovery:
         self._exchanges += 1
         try:
             request = self._mark + encode_exchange(core.swim.exchange_request(full))
-            payload = await self._control.request(address, EXCHANGE, request, self._settings.exchange_timeout_s)
+            payload = await self._control.request(str(address), EXCHANGE, request, self._settings.exchange_timeout_s)
             answer, now = decode_exchange(payload), self._clock.now()
             self._perform(core.sealed(core.swim.exchange_result(answer, full, now), now))
             self._arm()
@@ -353,20 +353,24 @@ class Discovery:
         timeout = self._settings.swim_settings(core.swim.me.gossip).probe_interval_s * 2
         self._exchanges += 1
         try:
-            answer = await self._control.request(address, REACH, self._mark, timeout)
-            if answer == node.encode():
-                self._perform(core.sealed(core.swim.reached(node, sequence, self._clock.now()), self._clock.now()))
-        except OSError:
+            await self._control.request(str(address), REACH, self._mark, timeout, node=node)
+            core.swim.reached(node, sequence, self._clock.now())
+        except OSError as error:
             self._count("reach_failed")
+            if isinstance(error, ConnectionRefusedError) or getattr(error, "refused", False):
+                core.swim.refused(node, sequence)
         finally:
             self._exchanges -= 1
 
-    async def _answer_exchange(self, payload: bytes) -> bytes:
-        """A peer's view for ours. Raises PacketError for another flock's or a malformed one."""
+    async def _answer_exchange(self, asker: str, payload: bytes) -> bytes:
+        """A peer's view for ours. Raises PacketError for another flock's, a malformed one, or one in another's name."""
         core, now = self._running(), self._clock.now()
         try:
             self._check_mark(payload)
-            answer, effects = core.swim.exchange_answer(decode_exchange(payload[len(self._mark) :]), now)
+            request = decode_exchange(payload[len(self._mark) :])
+            if request.member.node != asker:
+                raise PacketError(Cause.UNPROVEN, "view of somebody else")
+            answer, effects = core.swim.exchange_answer(request, now)
         except PacketError as error:
             self._count(f"refused_{error.cause}")
             raise
@@ -374,7 +378,7 @@ class Discovery:
         self._arm()
         return encode_exchange(answer)
 
-    async def _answer_reach(self, payload: bytes) -> bytes:
+    async def _answer_reach(self, asker: str, payload: bytes) -> bytes:
         self._check_mark(payload)
         return self.me.node.encode()
 

@@ -152,12 +152,15 @@ class Swim:
             effects.append(self._send(source, sender.node, Gossip(())))
         return self._noticed(effects)
 
-    def reached(self, node: str, sequence: int, now: float) -> list[Effect]:
+    def reached(self, node: str, sequence: int, now: float) -> None:
         """The control channel answered for this member although its datagrams did not."""
         row = self.rows.get(node)
         if row is not None and self._prober.answered(node, sequence):
             row.heard = now
-        return []
+
+    def refused(self, node: str, sequence: int) -> None:
+        """The member's host says that nobody listens there: a failed probe is then no sign of trouble on our side."""
+        self._prober.refused(node, sequence)
 
     def lag(self, seconds: float, now: float) -> None:
         """The event loop was this late. From half of the probe timeout on it lifts the local health score."""

@@ -165,7 +165,10 @@ class Flock:
             self._call_back(process, address, lambda core, now: core.swim.reached(node, sequence, now))
             return []
 
-        peer.feed(answer)
+        if peer.up:
+            peer.feed(answer)
+        else:  # the host is there, the process is not
+            self._call_back(process, address, lambda core, now: core.swim.refused(node, sequence))
 
     def _tcp_delay(self) -> float:
         """One flight each way; a lost segment costs a doubling retransmission time."""
@@ -190,7 +193,7 @@ class Flock:
 
         def deliver() -> None:
             peer = self.world.members.get(address)
-            if peer is None or not peer.up or process.life != life:
+            if peer is None or process.life != life:
                 return
             if self._connected(process.name, address) and self._trusted(
                 self._names[process.name], self._names[address]

@@ -32,7 +32,7 @@ async def main() -> None:
         client=Address("127.0.0.1", 6432),
         boot=random.SystemRandom().randbytes(16),
     )
-    control = PlainControl()
+    control = PlainControl(name)
     settings = DiscoverySettings(seeds=tuple(seeds), mdns=not seeds)
     discovery = Discovery(me, settings, control, Keyring(), SystemClock(), random.SystemRandom())
 

@@ -7,15 +7,17 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from discovery.member import Address
+
 if TYPE_CHECKING:
     from discovery.control import Handler
-    from discovery.member import Address
 
 
 class PlainControl:
-    def __init__(self) -> None:
+    def __init__(self, node: str) -> None:
+        self.node = node
         self.handlers: dict[str, Handler] = {}
-        self.requests: list[tuple[Address, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.failing = False
         self._server: asyncio.Server | None = None
 
@@ -33,7 +35,8 @@ class PlainControl:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             name = (await self._read(reader)).decode()
-            answer = await self.handlers[name](await self._read(reader))
+            asker = (await self._read(reader)).decode()
+            answer = await self.handlers[name](asker, await self._read(reader))
             writer.write(struct.pack("!I", len(answer)) + answer)
             await writer.drain()
         except Exception:  # the caller sees a closed connection
@@ -46,15 +49,17 @@ class PlainControl:
         (length,) = struct.unpack("!I", await reader.readexactly(4))
         return await reader.readexactly(length)
 
-    async def request(self, address: Address, name: str, payload: bytes, timeout: float) -> bytes:
-        self.requests.append((address, name))
+    async def request(
+        self, address: str, service: str, payload: bytes, timeout: float, *, node: str | None = None
+    ) -> bytes:
+        self.requests.append((address, service))
         if self.failing:
             raise OSError("control channel is down")
         try:
             async with asyncio.timeout(timeout):
-                reader, writer = await asyncio.open_connection(*address)
+                reader, writer = await asyncio.open_connection(*Address.parse(address))
                 try:
-                    for part in (name.encode(), payload):
+                    for part in (service.encode(), self.node.encode(), payload):
                         writer.write(struct.pack("!I", len(part)) + part)
                     return await self._read(reader)
                 finally:

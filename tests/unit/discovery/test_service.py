@@ -68,7 +68,7 @@ class Nodes:
         control_fails: bool = False,
     ) -> Node:
         udp, tcp = bind_pair(Address(host, 0))
-        control = PlainControl()
+        control = PlainControl(name)
         control.failing = control_fails
         await control.start(tcp)
         boot = random.SystemRandom().randbytes(16)
@@ -257,7 +257,7 @@ async def test_lag_makes_a_node_slow_to_accuse(nodes: Nodes) -> None:
 async def test_stopping_twice_and_before_starting_is_harmless() -> None:
     me = Member(node="a", gossip=Address("127.0.0.1", 0), client=Address("127.0.0.1", 1), boot=bytes(16))
     discovery = Discovery(
-        me, DiscoverySettings(mdns=False), PlainControl(), Keyring(), SystemClock(), random.SystemRandom()
+        me, DiscoverySettings(mdns=False), PlainControl("a"), Keyring(), SystemClock(), random.SystemRandom()
     )
     await discovery.stop()
     await discovery.start()
@@ -273,7 +273,7 @@ def test_bad_settings_are_refused_at_once(settings: dict[str, object]) -> None:
         Discovery(
             me,
             DiscoverySettings(**settings),  # type: ignore[arg-type]
-            PlainControl(),
+            PlainControl("a"),
             Keyring(),
             SystemClock(),
             random.SystemRandom(),

@@ -23,6 +23,7 @@ from sync.rollout import Cell, ChangeClass, Decision, Phase, Reading, Roll
 from sync.settings import SyncSettings
 
 INFINITY = float("inf")
+SHOWN_LIMIT = 64  # members
 
 
 class Step(Enum):
@@ -72,6 +73,7 @@ class Coordinator:
         self._reason = ""
         self._version: int | None = None
         self._finished = False
+        self._rows_shown: tuple[MemberRow, ...] = ()
 
     # ── beginnings ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,9 +183,17 @@ class Coordinator:
     def _resend(self, now: float) -> list[Effect]:
         """Ask whoever has not answered; everybody else gets the same words as a sign of life."""
         message = self._question(now)
-        if message is None:
-            return self._ask_register_again(now)
-        return [SendTo(name, message) for name in self._audience()] + self._ask_register_again(now)
+        asked: list[Effect] = [] if message is None else [SendTo(name, message) for name in self._audience()]
+        return [*asked, *self._show(), *self._ask_register_again(now)]
+
+    def _show(self) -> list[Effect]:
+        """What this coordinator knows of each member, for SHOW ROLLOUT on the others: when it changed, and not in large
+        flocks, where it would be the square of their size."""
+        rows = tuple(self.rows.values())
+        if not self.rid or rows == self._rows_shown or len(rows) > SHOWN_LIMIT:
+            return []
+        self._rows_shown = rows
+        return [SendTo(row.node, Progress(self.rid, rows)) for row in rows if row.node != self.node]
 
     def _question(self, now: float) -> Message | None:
         match self.step:
@@ -413,9 +423,7 @@ class Coordinator:
     def _end(self, outcome: str, reason: str) -> list[Effect]:
         self.step = Step.ENDED
         self._reason = reason
-        progress = Progress(self.rid, tuple(self.rows.values()))
-        shown: list[Effect] = [SendTo(name, progress) for name in self.rows if name != self.node and self.rid]
-        return [*shown, *self._finish(outcome, reason)]
+        return [*self._show(), *self._finish(outcome, reason)]
 
     def _finish(self, outcome: str, reason: str) -> list[Effect]:
         if self._finished:

@@ -16,7 +16,6 @@ Rules, each with a mutant in tests/sim that shows what its loss does:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -47,6 +46,8 @@ from sync.promise import Applied, Promise, Vote
 from sync.rollout import Cell, Phase, Reading, Roll
 from sync.roster import Seat
 from sync.settings import SyncSettings
+from sync.silence import Silence
+from sync.staging import Staging
 from sync.version import ConfigVersion
 
 if TYPE_CHECKING:
@@ -90,7 +91,6 @@ class Follower:
         self.reading = Reading(0, None)
         self.serving: Applied | None = None
         self.coordinating = 0  # rid which this node coordinates itself; set by the participant
-        self._random = random
         self._seated = False
         self._have = ""  # digest of the document obtained for the boot
         self._paused: tuple[str, ...] | None = None
@@ -101,11 +101,10 @@ class Follower:
         self._attempt = 0
         self._must_drain = False
         self._applying: ConfigVersion | None = None
-        self._staged: dict[int, Staged | None] = {}
+        self._staging = Staging()
         self._refused: Refused | None = None
         self._report: messages.Applied | None = None
-        self._heard_key = (0, 0)
-        self._successor_at = INFINITY
+        self._silence = Silence(node, settings, random)
         self._read_at = 0.0
         self._retry_at = INFINITY
         self._alarmed = ""
@@ -116,7 +115,7 @@ class Follower:
     def deadline(self) -> float:
         if self.state is State.STOPPED:
             return INFINITY
-        return min(self._read_at, self._retry_at, self._successor_at, self._pause_ends)
+        return min(self._read_at, self._retry_at, self._silence.ends, self._pause_ends)
 
     @property
     def _pause_ends(self) -> float:
@@ -134,7 +133,7 @@ class Follower:
         if now >= self._retry_at:
             self._retry_at = INFINITY
             effects += self._retry()
-        if now >= self._successor_at:
+        if now >= self._silence.ends:
             effects += self._succeed(now)
         if now >= self._read_at:
             effects.append(self._read(now))
@@ -154,13 +153,10 @@ class Follower:
         """Rule: silence of a coordinator is answered by a compare-and-set, never by guessing its outcome."""
         roll = self._roll
         if roll is None or self.coordinating == roll.rid or self.state is State.LEAVING:
-            self._successor_at = INFINITY
+            self._silence.stop()
             return []
-        self._successor_at = now + self._silence()
+        self._silence.again(now)
         return [Amend(TakeOver(roll.rid, roll.epoch, self.node))]
-
-    def _silence(self) -> float:
-        return self.settings.takeover + self._random.random() * self.settings.takeover_jitter
 
     # ── the register speaks ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,7 +174,9 @@ class Follower:
         self.reading = reading
         cell = reading.cell
         if cell is not None:
-            self._listen_for(cell.roll, now)
+            opened = self._silence.listen(cell.roll, self.coordinating, now)
+            if opened:
+                self._read_at = min(self._read_at, now + self.settings.busy_poll)
         match self.state:
             case State.BOOTING:
                 return self._boot(cell, now)
@@ -219,24 +217,6 @@ class Follower:
             return []
         self._alarmed = reason
         return [Alarm("register_went_back", reason)]
-
-    def _listen_for(self, roll: Roll | None, now: float) -> None:
-        """Start or restart the timer that ends in a takeover."""
-        if roll is None:
-            self._heard_key, self._successor_at = (0, 0), INFINITY
-            return
-        key = (roll.rid, roll.epoch)
-        if key == self._heard_key:
-            return
-        self._heard_key = key
-        self._read_at = min(self._read_at, now + self.settings.busy_poll)
-        orphan = roll.coordinator == self.node and self.coordinating != roll.rid
-        # A former life of this very node opened it: nobody else needs to be waited for.
-        self._successor_at = now if orphan else now + self._silence()
-
-    def _heard(self, rid: int, epoch: int, now: float) -> None:
-        if (rid, epoch) == self._heard_key:
-            self._successor_at = now + self._silence()
 
     # ── boot ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -337,7 +317,7 @@ class Follower:
             case Stage():
                 return self._stage(message, source, now)
             case Fence(rid, epoch):
-                self._heard(rid, epoch, now)
+                self._silence.heard(rid, epoch, now)
                 return self._fence(rid, source, now)
             case Decided(rid, n):
                 return self._decided(rid, n, source, now)
@@ -345,20 +325,18 @@ class Follower:
                 return []
 
     def _stage(self, stage: Stage, source: str, now: float) -> list[Effect]:
-        self._heard(stage.rid, stage.epoch, now)
+        self._silence.heard(stage.rid, stage.epoch, now)
         if self.state is not State.SERVING or self.serving is None:
             return []
         if stage.rid and self._is_over(stage.rid):
             return []
         if self.serving.digest != stage.base:
             return [self._read(now)]  # late, not wrong: the next Stage finds it caught up
-        known = self._staged.get(stage.rid)
-        if known is not None and known.target == stage.target and stage.rid:
+        known = self._staging.answer(stage.rid, stage.target)
+        if known is not None:
             return [SendTo(source, known)]
-        if stage.rid in self._staged and known is None:
-            return []  # at work
-        self._staged = {rid: answer for rid, answer in self._staged.items() if rid in (0, self._rid_open)}
-        self._staged[stage.rid] = None
+        if not self._staging.begin(stage.rid, self._rid_open):
+            return []
         return [Validate(stage.rid, stage.target, source)]
 
     @property
@@ -371,10 +349,7 @@ class Follower:
 
     def validated(self, rid: int, target: str, report: Report, asked_by: str) -> list[Effect]:
         answer = Staged(rid, target, report.change, report.scope, report.errors, report.notes)
-        if rid:
-            self._staged[rid] = answer
-        else:
-            self._staged.pop(0, None)
+        self._staging.end(rid, answer)
         return [SendTo(asked_by, answer)]
 
     def _fence(self, rid: int, source: str, now: float) -> list[Effect]:
@@ -398,10 +373,9 @@ class Follower:
     def _pause(self, roll: Roll, now: float) -> list[Effect]:
         if self._refused is not None and self._refused.rid == roll.rid:
             return []
-        staged = self._staged.get(roll.rid)
         if self._applying is not None or self.serving is None or self.serving.digest != roll.base:
             return self._refuse(roll, "does not serve the version this change was made on")
-        if staged is None or staged.errors or staged.target != roll.target:
+        if not self._staging.accepted(roll):
             return self._refuse(roll, "was restarted after it validated the document")
         self.state = State.PAUSING
         self._pausing_for, self._paused, self._paused_at = roll.rid, roll.scope, now
@@ -493,8 +467,9 @@ class Follower:
             return [Alarm("apply_failed", f"version {version.n}: {error}"), *self._tell(version, error)]
         self._applying = None
         self._retry_at = INFINITY
-        hot = self.state is State.SERVING
-        self._paused_ms = self._drained_ms = 0.0 if hot else self._drained_ms
+        hot = self.state is State.SERVING  # a rolling change: nobody paused
+        if hot:
+            self._paused_ms = self._drained_ms = 0.0
         self.serving = Applied(version.n, version.digest, version.barrier)
         effects: list[Effect] = [] if hot else self._resume(now)
         self.promise = replace(self.promise, applied=self.serving, vote=None)
@@ -524,6 +499,3 @@ class Follower:
             self.state = State.STOPPED
             return [Left()]
         return [Amend(Leave(self.node, self.seat.boot))]
-
-
-FollowerFactory = Callable[..., Follower]

@@ -25,7 +25,7 @@ from typing import Any
 
 from sync import effects as e
 from sync.cell_client import CellClient
-from sync.changes import Evict
+from sync.changes import Abort, Change, Evict
 from sync.coordinator import Order
 from sync.follower import Follower, State
 from sync.journal import FileJournal
@@ -250,20 +250,27 @@ class Sync:
             return []
         return sorted(n for n in self._peers() if n not in cell.roster and self._reachable(n) is not False)
 
-    async def abort(self, by: str) -> None:
-        """End the open rollout, whoever coordinates it. Too late once its commit is tried."""
-        if self._participant is not None:
-            self._feed(self._participant.abort(f"aborted by {by}", self._clock()))
+    async def abort(self, by: str) -> bool:
+        """End the open rollout, whoever coordinates it. False when none is open, when its commit came first, or when the
+        register does not answer."""
+        try:
+            reading = await self._cells.read()
+        except (RegisterUnavailable, RegisterBroken):
+            return False
+        roll = None if reading.cell is None else reading.cell.roll
+        return roll is not None and await self._order(Abort(roll.rid, None, f"aborted by {by}"))
+
+    async def _order(self, change: Change) -> bool:
+        """A person's word goes past the coordinator, straight to the register; everybody reads it there."""
+        ok, reading, _ = await self._cells.amend(change)
+        if self._participant is not None and reading.cell is not None:
+            self._feed(self._participant.saw(reading, self._clock()))
+        return ok is True
 
     async def evict(self, node: str, by: str) -> bool:
         """Take a member's seat away. The caller asserts that it is dead and none of its statements runs. None of the
         others can check that. False when the register did not answer or does not allow it."""
-        if node == self.node:
-            return False
-        ok, reading, _ = await self._cells.amend(Evict(node, by))
-        if self._participant is not None and reading.cell is not None:
-            self._feed(self._participant.saw(reading, self._clock()))
-        return ok is True
+        return node != self.node and await self._order(Evict(node, by))
 
     async def leave(self) -> None:
         """Give up the own seat so that others may roll out without this node. Call it when no client is served any
@@ -438,7 +445,7 @@ class Sync:
                 self._feed(self._core.saw(reading, self._clock()))
         self._reading = False
 
-    async def _amend(self, change: Any) -> None:
+    async def _amend(self, change: Change) -> None:
         ok, reading, reason = await self._cells.amend(change)
         self._feed(self._core.amended(change, ok, reading, reason, self._clock()))
 

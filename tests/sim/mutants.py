@@ -166,7 +166,7 @@ class NeverSucceeds(Follower):
     """Waits for its coordinator for ever."""
 
     def _succeed(self, now: float) -> list[e.Effect]:
-        self._successor_at = float("inf")
+        self._silence.stop()
         return []
 
 

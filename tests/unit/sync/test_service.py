@@ -382,7 +382,8 @@ async def test_the_operators_abort_reaches_any_coordinator(three: Flock) -> None
     three.nodes["c"].proxy.gate.clear()
     rollout = asyncio.create_task(three.nodes["a"].sync.rollout(b"two", by="alice"))
     await wait_until(lambda: three.nodes["c"].proxy.paused)
-    await three.nodes["b"].sync.abort("bob")
+    assert await three.nodes["b"].sync.abort("bob")
+    assert not await three.nodes["b"].sync.abort("bob")
     outcome = await rollout
     assert (outcome.outcome, outcome.reason) == ("aborted", "aborted by bob")
 

@@ -6,9 +6,8 @@ side: more shards than needed are asked, never fewer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.errors import ClientFault
 from node.routing.conditions import AllOf, AnyOf, Compare, Condition, IsNull, Member, OneOf, Same
@@ -24,8 +23,7 @@ TARGETS: Final = {DataType.BIGINT: "int8", DataType.VARCHAR: "text", DataType.UU
 Interval = tuple[KeyValue | None, KeyValue | None]  # both ends included; None: open
 
 
-@dataclass(frozen=True, slots=True)
-class KeySet:
+class KeySet(NamedTuple):
     points: frozenset[KeyValue | None] = frozenset()
     intervals: tuple[Interval, ...] = ()
     everything: bool = False

@@ -525,7 +525,7 @@ def _comment_end(sql: bytes, i: int) -> int:
 
 
 def _put(o: bytearray, k: int, d: bytes, start: int, end: int) -> int:
-    """Copies d[start:end] to o[k:]. Byte by byte: compiled, a slice assignment through a pointer is not what it says."""
+    """Copies d[start:end] to o[k:], byte by byte: compiled, a slice assignment through a pointer is something else."""
     while start < end:
         o[k] = d[start]
         k += 1

@@ -15,7 +15,7 @@ from node.errors import ClientFault
 from node.routing.catalog import Catalog, CatalogColumn
 from node.routing.conditions import AllOf, AnyOf, Column, Compare, Condition, IsNull, Member, OneOf, Same
 from node.routing.keys import ALL, KeySet, intersection, keys_of, shards_of
-from node.routing.outcome import Values
+from node.routing.outcome import Plan, Values
 from node.routing.scopes import Level, Reference
 from node.routing.statement import Statement
 from node.routing.topology import DataType, ShardedTable, Topology
@@ -100,6 +100,7 @@ class Template:
     colocated: bool = True
     refusal: ClientFault | None = None
     reasons: dict[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
+    plans: dict[tuple[int, str | None], Plan] = field(default_factory=dict)
 
     def keys(self, values: Values) -> list[KeySet]:
         """Per slot. ClientFault for values that cannot be read."""

@@ -33,7 +33,7 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.placement import template
-from node.routing.planning import HINT_WAYS_OUT, Question, direct, is_read, refuse, role_of
+from node.routing.planning import HINT_WAYS_OUT, Question, direct, reads_only, refuse
 from node.routing.reads import plan_copy_to, plan_inner, plan_select
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import Kind, Statement
@@ -76,9 +76,11 @@ def plan(
     statement: Statement, values: Values, hints: Hints, topology: Topology, catalog: Catalog
 ) -> Plan | NeedLookup | Refusal:
     """Never raises for anything a client can send; unreadable key values are Refusals with PostgreSQL's SQLSTATE."""
+    if topology.shards == 1 and not hints.shard:
+        reads = reads_only(statement, catalog)
+        any_role = reads if hints.role is None else hints.role == "replica"
+        return _SINGLE[Role.ANY if any_role else Role.PRIMARY, not reads]
     question = Question(statement, values, hints, topology, catalog)
-    if topology.shards == 1 and (hints.shard is None or hints.shard == 0):
-        return _SINGLE[role_of(question), not is_read(question)]
     try:
         return _plan(question)
     except ClientFault as fault:
@@ -161,6 +163,8 @@ def _plan(question: Question) -> Outcome:
 
 def _hinted(question: Question) -> Outcome | None:
     hints, topology = question.hints, question.topology
+    if hints.shard is None and hints.sharding_key is None:
+        return None
     shard: int | None = hints.shard
     reason = f"hint: shard {shard}"
     if shard is None and hints.sharding_key is not None:
@@ -170,7 +174,7 @@ def _hinted(question: Question) -> Outcome | None:
         shard = found
         reason = f"hint: sharding key {hints.sharding_key} → shard {shard}"
     if shard is None:
-        return None
+        return refuse("the hint names no shard", sqlstate="22023")
     if shard >= topology.shards:
         return refuse(
             f"there is no shard {shard}",

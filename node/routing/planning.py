@@ -21,7 +21,7 @@ HARMLESS_VOLATILE: Final = VOLATILE | frozenset(("pg_sleep", "pg_backend_pid", "
 HINT_WAYS_OUT: Final = "name the shard in a comment, /* pgmurmur_shard: 0 */, or with SET pgmurmur.shard TO 0"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
     """The arguments of `plan`, together."""
 
@@ -42,7 +42,17 @@ def refuse(message: str, *, detail: str | None = None, hint: str | None = None, 
 
 def is_read(question: Question) -> bool:
     """May run on a replica: reads, locks nothing, calls nothing that is known to write or that nobody knows."""
-    return question.statement.read_only and not writing_function(question.statement, question.catalog)
+    return reads_only(question.statement, question.catalog)
+
+
+def reads_only(statement: Statement, catalog: Catalog) -> bool:
+    """As `is_read`; remembered in the statement for this catalog."""
+    memo = statement.memo.get("read")
+    if memo is not None and memo[0] is catalog:
+        return bool(memo[1])
+    found = statement.read_only and not writing_function(statement, catalog)
+    statement.memo["read"] = (catalog, found)
+    return found
 
 
 def writing_function(statement: Statement, catalog: Catalog) -> str | None:
@@ -66,6 +76,16 @@ def direct(question: Question, shards: tuple[int, ...], *reasons: str, anywhere:
     writes = not is_read(question)
     # What locks, counts or notifies must find the same server again.
     return Plan(shards, Road.DIRECT, role_of(question), writes, Combine.ONE, reasons, None, anywhere and not writes)
+
+
+def by_key(question: Question, template: Template, shards: tuple[int, ...]) -> Plan:
+    """`direct` to the one shard that the keys name; plans are values, so each is made once."""
+    role = question.hints.role
+    known = template.plans.get((shards[0], role))
+    if known is None:
+        known = direct(question, shards, *tables_reason(template, shards))
+        template.plans[shards[0], role] = known
+    return known
 
 
 def everywhere(question: Question, *reasons: str, road: Road = Road.DIRECT, writes: bool = True) -> Plan:

@@ -12,6 +12,7 @@ from node.routing.placement import Place, Template, place, template
 from node.routing.planning import (
     HINT_WAYS_OUT,
     Question,
+    by_key,
     differing,
     direct,
     everywhere,
@@ -56,7 +57,7 @@ def _rows(question: Question, built: Template) -> Outcome:
     if not shards:
         return direct(question, (0,), *tables_reason(built, shards), "no row can match", anywhere=True)
     if len(shards) == 1:
-        return direct(question, shards, *tables_reason(built, shards))
+        return by_key(question, built, shards)
     return _several(question, built, shards)
 
 
@@ -136,7 +137,7 @@ def _modifying(question: Question, built: Template) -> Outcome:
         return refuse(f'writing "{written[0].name}", which every shard has, together with sharded tables in WITH')
     shards = built.shards(question.values, question.topology)
     if len(shards) <= 1:
-        return direct(question, shards or (0,), *tables_reason(built, shards))
+        return by_key(question, built, shards or (0,))
     return refuse("a data-modifying WITH is not supported across shards", hint="give one value for every sharding key")
 
 

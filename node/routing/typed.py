@@ -7,9 +7,8 @@ What PostgreSQL would certainly reject is a ClientFault with PostgreSQL's SQLSTA
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.errors import ClientFault
 from node.routing.lexer import INTEGER, NUMERIC
@@ -32,8 +31,7 @@ _SPACE: Final = b" \t\n\r\f\v"
 NUMERIC_DIGITS_MAX: Final = 1000  # longer numbers are not worth evaluating
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(NamedTuple):
     """`kind`: int, numeric, float, text, unknown (a string whose type the context decides), uuid, null, array."""
 
     kind: str

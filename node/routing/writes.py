@@ -9,6 +9,7 @@ from node.routing.placement import Place, Slot, Template, place, template
 from node.routing.planning import (
     HINT_WAYS_OUT,
     Question,
+    by_key,
     differing,
     direct,
     everywhere,
@@ -46,7 +47,7 @@ def plan_modify(question: Question) -> Outcome:
     if not shards:
         return direct(question, (0,), *tables_reason(built, shards), "no row can match", anywhere=True)
     if len(shards) == 1:
-        return direct(question, shards, *tables_reason(built, shards))
+        return by_key(question, built, shards)
     return _modify_several(question, built, shards)
 
 

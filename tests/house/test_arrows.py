@@ -20,6 +20,7 @@ SHELLS = {
     "node.cli",
     "node.app",
     "node.databases",
+    "node.flock",
     "node.janitor",
     "node.layout",
     "node.reception",
@@ -64,7 +65,7 @@ SHELLS = {
 CHAIN = ("client", "pool", "server", "auth", "wire", "errors")
 """Each may import those on its right."""
 
-ABOVE_ALL = {"app", "databases", "janitor", "layout", "reception", "resolver", "cli", "offline", "__main__"}
+ABOVE_ALL = {"app", "databases", "flock", "janitor", "layout", "reception", "resolver", "cli", "offline", "__main__"}
 """The composition root with the files it is made of, and the command that starts it. Nobody below imports them."""
 
 MAY_IMPORT = {

@@ -72,6 +72,11 @@ class Keyring:
         return bool(self._keys)
 
     @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The secrets, the one that seals first."""
+        return tuple(self._keys.values())
+
+    @property
     def primary_id(self) -> bytes:
         return next(iter(self._keys), bytes(4))
 

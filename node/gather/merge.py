@@ -243,12 +243,14 @@ class Merge:
 
     def _advance(self) -> None:
         heap = self._heap
-        while heap and not self.complete:
+        while heap:
             shard = heap[0][1]
             queue = self._queues[shard]
             item = queue.popleft()
             self._sizes[shard] -= len(item[1])
             self._emit(item[1], item[2])
+            if self.complete:
+                break
             if queue:
                 heapreplace(heap, (queue[0][0], shard))
                 continue

@@ -60,8 +60,10 @@ class InsertSelect:
     ) -> None:
         if len(columns) != len(program.columns):
             more = len(columns) > len(program.columns)
-            text = "INSERT has more expressions than target columns" if more else (
-                "INSERT has more target columns than expressions"
+            text = (
+                "INSERT has more expressions than target columns"
+                if more
+                else ("INSERT has more target columns than expressions")
             )
             raise ClientFault(text, sqlstate="42601")
         self._program = program

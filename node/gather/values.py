@@ -151,7 +151,7 @@ def ordering_key(type_oid: int, bytewise: bool, what: str) -> Key:
         raise _unknown(type_oid, what)
     if type_oid in COLLATABLE and not bytewise:
         raise ClientFault(
-            f"{what} of text under a collation other than \"C\" is not supported across shards",
+            f'{what} of text under a collation other than "C" is not supported across shards',
             sqlstate="0A000",
             hint='add COLLATE "C", or restrict the query to one shard by its sharding key',
         )

@@ -21,7 +21,7 @@ _NUMBERS = (*_INTS, "n", "m")
 _SORTABLE = tuple(name for name in COLUMNS if name != "ar")
 # Grouped columns whose equal values look alike, so that any representative is the right one.
 _GROUPABLE = ("g", "h", "s", "v", "c", "d", "bo", "m", "ar")
-# min and max may show any of several equal values: those that look different (-0 and 0, 24 hours and 1 day) are made one.
+# min and max may show any of several equal values: those that look different (-0 and 0, 24 hours and 1 day) become one.
 _CHOOSABLE = tuple({"f": "abs(f)", "iv": "justify_interval(iv)"}.get(name, name) for name in _SORTABLE[:17])
 _SPREADS = ("variance", "var_pop", "var_samp", "stddev", "stddev_pop", "stddev_samp")
 

@@ -229,7 +229,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(PIECES, max_size=14))
 def test_tokens_end_where_postgresql_says(pieces: list[str]) -> None:
     sql = "".join(pieces)
@@ -242,7 +242,7 @@ def test_tokens_end_where_postgresql_says(pieces: list[str]) -> None:
     assert trace(sql.encode()) == theirs
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_survived(raw: bytes) -> None:
     for flags in (0, BACKSLASH, ORACLE):

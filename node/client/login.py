@@ -103,6 +103,7 @@ class Accepted:
     tls: TlsInfo | None
     password: str | None  # passthrough only
     surplus: bytes  # sent after the password, not ours to read
+    greeting: bytes  # AuthenticationOk and what goes before it; not written yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class Entrance:
 
     `upgrade(already_read)` starts a TLS handshake, answered by `secured`; `check(account, database, password)` asks a
     server, answered by `checked`; `accept`, `cancel` and `refuse` end it, each at most once and only one of them.
+    Who is accepted has not been told yet: `greeting` does that.
     """
 
     def __init__(
@@ -369,8 +371,9 @@ class Entrance:
         startup, account = self._startup, self._account
         if startup is None or account is None:
             raise Bug("authenticated without an account")
-        self._write(reply + AUTHENTICATION_OK)
+        greeting = reply + AUTHENTICATION_OK
         if not account.database_exists:
+            self._write(greeting)
             raise violated(f'database "{self.database}" does not exist', sqlstate="3D000")
         surplus = bytes(self._buffer)
         self._buffer.clear()
@@ -387,6 +390,7 @@ class Entrance:
                 tls=self._tls,
                 password=self._password,
                 surplus=surplus,
+                greeting=greeting,
             )
         )
 
@@ -394,7 +398,9 @@ class Entrance:
 class Login:
     """Runs an Entrance on a transport. `protocol` is who receives the transport's bytes and passes them to `receive`.
 
-    `done` is called at most once, and never after `lost`. A refused client is answered and closed here.
+    `done` is called at most once, and never after `lost`. A refused client is answered and closed here. With
+    `hold_greeting` whoever is `done` writes `accepted.greeting` before anything else, best in one piece with
+    `login_success_messages`: uvloop makes a system call of every write.
     """
 
     def __init__(
@@ -403,11 +409,14 @@ class Login:
         transport: asyncio.Transport,
         reception: Reception,
         done: Callable[[LoginResult], None],
+        *,
+        hold_greeting: bool = False,
     ) -> None:
         self._protocol = protocol
         self._transport = transport
         self._reception = reception
         self._done = done
+        self._hold_greeting = hold_greeting
         self._task: asyncio.Task[None] | None = None
         rules = reception.rules
         self._rules = rules
@@ -455,6 +464,8 @@ class Login:
             return
         if self._task is not None:  # passthrough: nothing was read while the server was asked
             self._transport.resume_reading()
+        if not self._hold_greeting:
+            self._transport.write(accepted.greeting)
         self._done(LoginResult(accepted, self._transport))
 
     def _refuse(self, fault: ClientFault) -> None:

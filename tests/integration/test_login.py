@@ -67,14 +67,17 @@ class Guest(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._login = Login(self, cast(asyncio.Transport, transport), self._house.reception, self._done)
+        house = self._house
+        opened = cast(asyncio.Transport, transport)
+        self._login = Login(self, opened, house.reception, self._done, hold_greeting=house.holds_greetings)
 
     def _done(self, result: LoginResult) -> None:
         self._login = None
         self._transport = result.transport
         self._house.results.append(result)
         secret = b"s" * (32 if result.accepted.minor >= 2 else 4)
-        result.transport.write(login_success_messages(PARAMETERS, 4711, secret))
+        greeting = result.accepted.greeting if self._house.holds_greetings else b""
+        result.transport.write(greeting + login_success_messages(PARAMETERS, 4711, secret))
         if result.accepted.surplus:
             self.data_received(result.accepted.surplus)
 
@@ -100,6 +103,7 @@ class House:
         self.results: list[LoginResult] = []
         self.cancels: list[CancelRequest] = []
         self.gone = asyncio.Event()
+        self.holds_greetings = False
         self.reception = Reception(
             rules,
             Authenticator(b"secret", SystemRandom().randbytes),
@@ -197,6 +201,13 @@ async def test_psycopg_and_asyncpg_log_in(make_house: MakeHouse, user: str, pass
     )
     await client.close()
     assert house.results[-1].accepted.method == method
+
+
+async def test_the_greeting_may_be_held_and_sent_with_what_follows(make_house: MakeHouse) -> None:
+    house = await make_house(LoginRules())
+    house.holds_greetings = True
+    for user, password in (("scram", "old secret"), ("md5", "secret"), ("trust", None)):
+        assert (await log_in(house, user, password)).accepted.user == user
 
 
 async def test_psql_logs_in(make_house: MakeHouse) -> None:

@@ -106,7 +106,7 @@ def test_a_login_is_accepted_with_all_that_was_said() -> None:
     assert (accepted.user, accepted.database, accepted.minor, accepted.method) == ("alice", "shop", 0, "password")
     assert accepted.parameters == {"application_name": "t\\xe4st"}
     assert accepted.surplus == b""
-    assert desk.written.endswith(AUTHENTICATION_OK)
+    assert accepted.greeting == AUTHENTICATION_OK
 
 
 def test_every_tear_leads_to_the_same_login_and_what_follows_is_handed_over() -> None:
@@ -138,8 +138,9 @@ def test_a_scram_login_works_torn_at_every_byte() -> None:
     dribble(client.prove())
     assert desk.accepted is not None
     assert desk.accepted.method == "scram-sha-256"
-    assert desk.written.endswith(AUTHENTICATION_OK)
-    client.verify(parse_authentication(desk.written[5 : -len(AUTHENTICATION_OK)]).data)
+    greeting = desk.accepted.greeting
+    assert greeting.endswith(AUTHENTICATION_OK)
+    client.verify(parse_authentication(greeting[5 : -len(AUTHENTICATION_OK)]).data)
 
 
 def test_a_missing_database_is_told_only_to_who_authenticated() -> None:

@@ -128,11 +128,6 @@ class Coordinator:
         gives_up = INFINITY if self._finished else self._gives_up_at
         return min(gives_up, self._step_ends, self._resend_at)
 
-    @property
-    def active(self) -> bool:
-        """True while it must send signs of life: nobody else should take over."""
-        return self.step in (Step.OPENING, Step.VALIDATING, Step.FENCING, Step.COMMITTING, Step.ABORTING)
-
     def tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         if now >= self._gives_up_at and not self._finished:
@@ -324,10 +319,6 @@ class Coordinator:
         effects = self._enter(Step.COMMITTING, now, INFINITY)
         self._reason, self._alive_until = "", now + self.settings.takeover
         return [self._commit_change(), *effects]
-
-    def abort(self, reason: str, now: float) -> list[Effect]:
-        """A person's order; too late once the commit is tried."""
-        return self._abort(reason, now) if self.step in (Step.VALIDATING, Step.FENCING) else []
 
     def _abort(self, reason: str, now: float) -> list[Effect]:
         self.step = Step.ABORTING

@@ -47,6 +47,12 @@ class Library:
         await asyncio.to_thread(self.own.put, document)
         return document
 
+    def prune(self, keep: Sequence[str]) -> None:
+        """Blocking. A document that somebody still needs can be fetched again from whoever serves it."""
+        self.own.prune(keep)
+        if self._shared is not None:
+            self._shared.prune(keep)
+
     def _local(self, digest: str) -> bytes | None:
         document = self.own.get(digest)
         if document is None and self._shared is not None:

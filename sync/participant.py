@@ -9,7 +9,7 @@ from __future__ import annotations
 from sync.changes import Abort as AbortChange
 from sync.changes import Change, Commit, Open, StartFencing, TakeOver
 from sync.coordinator import Coordinator, Order, Step
-from sync.effects import Amend, Effect, Finish
+from sync.effects import Effect, Finish
 from sync.follower import Follower
 from sync.messages import MemberRow, Message, Progress
 from sync.ports import Report
@@ -79,15 +79,6 @@ class Participant:
         else:
             self.coordinator, begun = self._coordinator_class.begin(self.node, self.settings, order, now)
         return self._settled(effects + begun)
-
-    def abort(self, reason: str, now: float) -> list[Effect]:
-        """A person's order, on any node: through the own coordinator, or past somebody else's."""
-        if self.coordinator is not None and self.coordinator.active:
-            return self._settled(self.coordinator.abort(reason, now))
-        cell = self.follower.reading.cell
-        if cell is None or cell.roll is None:
-            return []
-        return [Amend(AbortChange(cell.roll.rid, None, reason))]
 
     def unreachable(self, node: str, reason: str, now: float) -> list[Effect]:
         if self.coordinator is None:

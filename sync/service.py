@@ -251,8 +251,8 @@ class Sync:
         return sorted(n for n in self._peers() if n not in cell.roster and self._reachable(n) is not False)
 
     async def abort(self, by: str) -> bool:
-        """End the open rollout, whoever coordinates it. False when none is open, when its commit came first, or when the
-        register does not answer."""
+        """End the open rollout, whoever coordinates it. False when none is open, when its commit came first, or when
+        the register does not answer."""
         try:
             reading = await self._cells.read()
         except (RegisterUnavailable, RegisterBroken):
@@ -271,6 +271,10 @@ class Sync:
         """Take a member's seat away. The caller asserts that it is dead and none of its statements runs. None of the
         others can check that. False when the register did not answer or does not allow it."""
         return node != self.node and await self._order(Evict(node, by))
+
+    async def document(self, digest: str) -> bytes:
+        """The document of a version that the register remembers. Raises StoreFailed when nobody has it any more."""
+        return await self._library.get(digest)
 
     async def leave(self) -> None:
         """Give up the own seat so that others may roll out without this node. Call it when no client is served any
@@ -495,7 +499,7 @@ class Sync:
         cell = self.cell
         if cell is not None:
             keep = [version.digest for version in cell.history]
-            await asyncio.to_thread(self._library.own.prune, keep)
+            await asyncio.to_thread(self._library.prune, keep)
 
     async def _watch(self) -> None:
         while True:

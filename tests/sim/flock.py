@@ -15,7 +15,7 @@ from typing import Any
 from sim.world import Disk, Halt, Member, Network, World
 
 from sync import effects as e
-from sync.changes import Change, Commit, Evict, Obsolete, TakeOver
+from sync.changes import Abort, Change, Commit, Evict, Obsolete, TakeOver
 from sync.coordinator import Coordinator, Order
 from sync.follower import Follower
 from sync.messages import decode as decode_message
@@ -401,7 +401,9 @@ class Flock:
             change = self.random.choice((ChangeClass.EXCLUSIVE, ChangeClass.EXCLUSIVE, ChangeClass.ROLLING))
             self.roll_out(name, change, self.random.choice((2.0, 60.0)))
         else:
-            self.members[name].feed(lambda core, now: core.abort("the operator changed his mind", now))
+            cell = self.register.reading.cell
+            if cell is not None and cell.roll is not None:
+                self._amend(self.members[name], Abort(cell.roll.rid, None, "the operator changed his mind"), 0)
         self.world.after(self.random.choice((0.01, 0.3, 1.0, 3.0, 5.0)), self._operator)
 
     def roll_out(self, name: str, change: ChangeClass, timeout: float = 60.0) -> str:

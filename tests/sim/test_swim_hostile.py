@@ -8,10 +8,10 @@ from random import Random
 import pytest
 from sim.swim_flock import KEY, Flock
 
-from discovery.effects import SendDatagram
+from discovery.effects import Send, SendDatagram
 from discovery.envelope import Envelope
 from discovery.member import Address, Member, State
-from discovery.packet import Cause
+from discovery.packet import Cause, Gossip, Hello, Ping
 from discovery.seal import Keyring
 from discovery.settings import LAN
 
@@ -172,3 +172,22 @@ def test_an_absurd_incarnation_is_not_believed_so_that_its_owner_can_still_refut
     assert table.suspect("n1", 2**62, "n2", flock.world.now) == []
     assert table.suspect("n0", 2**62, "n2", flock.world.now) == []
     assert table.me.incarnation < 10
+
+
+def test_a_stranger_never_gets_more_bytes_than_it_sent() -> None:
+    """Even one with the key: a recording sent from a forged address must not make us louder than the attacker."""
+
+    def envelope(node: str, number: int) -> Envelope:
+        address = Address(f"10.0.0.{number}", 7000)
+        me = Member(node=node, gossip=address, client=address, boot=bytes([number]) * 16)
+        return Envelope(me, LAN, keyring=Keyring([KEY]), flock="test", random=Random(number), now=0.0)
+
+    stranger, here = envelope("s", 1), envelope("h", 2)
+    for message, challenged in ((Gossip(()), False), (Ping(2**32, "h"), True), (Hello(stranger.swim.me), True)):
+        send = Send(here.swim.me.gossip, "h", message)
+        (datagram,) = stranger.sealed([send], 0.0)
+        assert isinstance(datagram, SendDatagram)
+        answers = here.receive(datagram.data, stranger.swim.me.gossip, 0.0)
+        assert len(answers) == challenged
+        assert all(isinstance(a, SendDatagram) and len(a.data) <= len(datagram.data) for a in answers)
+    assert here.swim.rows == {}

@@ -116,7 +116,8 @@ class Bench:
         ]
         for server in self.servers:
             server.create_role(USER, PASSWORD)
-            server.create_database(DATABASE, USER)
+            for database in (DATABASE, SHARDED) if self.given.sharded else (DATABASE,):
+                server.create_database(database, USER)
         self._pgbench(self._direct, "--initialize", f"--scale={self.given.scale}", "--quiet")
         self.node = self._start_node()
         if self.given.sharded:
@@ -218,8 +219,6 @@ class Bench:
         create = "CREATE TABLE points (id bigint PRIMARY KEY, v bigint)"
         points = f"SELECT i, i FROM generate_series(1, {POINTS}) AS i"
         self.servers[0].sql(f"{create}; INSERT INTO points {points}", DATABASE, user=USER, password=PASSWORD)
-        for server in self.servers:
-            server.create_database(SHARDED, USER)
         try:
             with self.node.connect(SHARDED, USER, PASSWORD) as connection:
                 connection.execute(create.encode())

@@ -59,10 +59,11 @@ SELECT cn.nspname, c.relname, pn.nspname, p.relname
  ORDER BY 1, 2, 3, 4"""
 
 FUNCTIONS_QUERY: Final = """
-SELECT n.nspname, p.proname, p.provolatile, p.prokind
+SELECT n.nspname, p.proname, p.provolatile, p.prokind, l.lanname
   FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
- ORDER BY 1, 2, 3, 4"""
+ ORDER BY 1, 2, 3, 4, 5"""
 
 TYPES_QUERY: Final = """
 SELECT t.oid, n.nspname, t.typname
@@ -118,6 +119,7 @@ class Catalog:
     types: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     search_path: tuple[str, ...] = ("public",)
     known: bool = True  # False: nothing was read yet
+    readers: frozenset[str] = frozenset()  # functions whose bodies may read tables: SQL, PL/pgSQL ..., not immutable
 
     EMPTY: ClassVar[Catalog]
 
@@ -157,11 +159,14 @@ class Catalog:
             parents.setdefault((schema, table), []).append((above, parent))
         functions: dict[str, str] = {}
         aggregates = set()
+        readers = set()
         for row in rows.get("functions", ()):
-            _, name, volatility, kind = (value or "" for value in row)
+            schema, name, volatility, kind, language = (value or "" for value in row)
             functions[name] = max(functions.get(name, "i"), volatility)  # i < s < v
             if kind == "a":
                 aggregates.add(name)
+            if volatility != "i" and schema != "pg_catalog" and language not in ("c", "internal"):
+                readers.add(name)
         types = {int(row[0] or 0): (row[1] or "", row[2] or "") for row in rows.get("types", ())}
         tables = {
             key: CatalogTable(
@@ -174,7 +179,7 @@ class Catalog:
             )  # fmt: skip
             for key, listed in columns.items()
         }
-        return cls(tables, functions, frozenset(aggregates), types, search_path)
+        return cls(tables, functions, frozenset(aggregates), types, search_path, readers=frozenset(readers))
 
     def table(self, schema: str | None, name: str) -> CatalogTable | None:
         """By the schema, else by the search path, else the only table of that name."""

@@ -93,6 +93,18 @@ def everywhere(question: Question, *reasons: str, road: Road = Road.DIRECT, writ
     return Plan(question.every_shard, road, Role.PRIMARY, writes, Combine.FIRST, reasons)
 
 
+def reader(question: Question) -> Refusal | None:
+    """A user's function whose body may read tables: on one shard, or on each for itself, it would see only a part."""
+    for _, name in question.statement.functions:
+        if name in question.catalog.readers:
+            return refuse(
+                f"{name}() may read tables, which is not supported across shards",
+                detail="on one shard the function would not see the rows of the others",
+                hint=f"declare it immutable if it reads none, give a sharding key, or {HINT_WAYS_OUT}",
+            )
+    return None
+
+
 def differing(statement: Statement, catalog: Catalog) -> str | None:
     """Something in the statement that each shard would compute differently, by name."""
     for _, name in statement.functions:

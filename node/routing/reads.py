@@ -17,6 +17,7 @@ from node.routing.planning import (
     direct,
     everywhere,
     joined,
+    reader,
     refuse,
     role_of,
     tables_reason,
@@ -51,6 +52,9 @@ def _rows(question: Question, built: Template) -> Outcome:
             return fixed
         if built.system:
             return direct(question, (0,), "system catalogs are read from one shard")
+        refused = reader(question)
+        if refused is not None:
+            return refused
         reason = "every shard has these tables" if built.whole else "no table"
         return direct(question, (0,), reason, anywhere=True)
     shards = built.shards(question.values, question.topology)
@@ -69,6 +73,9 @@ def _several(question: Question, built: Template, shards: tuple[int, ...]) -> Ou
             hint="add the sharding key to WHERE, or allow it with cross_shard_disabled = false",
             sqlstate="58000",
         )
+    refused = reader(question)
+    if refused is not None:
+        return refused
     if built.system:
         return refuse("a join of system catalogs with sharded tables is not supported across shards")
     if not built.colocated:

@@ -206,6 +206,13 @@ def parse(sql: str | bytes) -> tuple[Statement, ...]:
 
 def parse_lexed(lexed: Lexed) -> tuple[tuple[Statement, ...], bool]:
     """The statements, and whether they hold for the whole shape (else only for this text)."""
+    try:
+        return _parse_lexed(lexed)
+    except RecursionError:
+        raise ClientFault("stack depth limit exceeded", sqlstate="54001") from None
+
+
+def _parse_lexed(lexed: Lexed) -> tuple[tuple[Statement, ...], bool]:
     from node.routing.facts import facts  # facts builds Statements: they need each other
 
     text = None if lexed.broken else marked(lexed)

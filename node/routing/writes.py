@@ -13,6 +13,7 @@ from node.routing.planning import (
     differing,
     direct,
     everywhere,
+    reader,
     refuse,
     tables_reason,
     volatile_default,
@@ -57,6 +58,9 @@ def _modify_several(question: Question, built: Template, shards: tuple[int, ...]
         return refuse("a write over several shards is disabled here", sqlstate="58000", hint="give the sharding key")
     if statement.modifying_ctes:
         return refuse("a data-modifying WITH is not supported across shards")
+    refused = reader(question)
+    if refused is not None:
+        return refused
     if statement.system_columns:
         return refuse("a system column in a write is not supported across shards")
     if built.system:
@@ -86,10 +90,11 @@ def _modify_whole(question: Question, built: Template) -> Outcome:
         )
     if len(statement.levels) > 1 and any(level.whole for level in statement.levels):
         return refuse(f'a subquery with LIMIT, DISTINCT or GROUP BY in a write to "{name}", which every shard has')
-    if statement.target is not None and statement.sets_default:
+    refused = reader(question)
+    if refused is None and statement.target is not None and statement.sets_default:
         refused = volatile_default(question, statement.target.schema, name, ())
-        if refused is not None:
-            return refused
+    if refused is not None:
+        return refused
     what = differing(statement, question.catalog)
     if what is not None:
         return refuse(

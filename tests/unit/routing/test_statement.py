@@ -221,7 +221,12 @@ def test_catalog_from_rows() -> None:
             ],
             "indexes": [["public", "t", "t", "id"], ["public", "t", "f", "id\x01name"]],
             "dependencies": [["other", "v", "public", "t"]],
-            "functions": [["pg_catalog", "now", "s", "f"], ["public", "now", "v", "f"], ["public", "agg", "i", "a"]],
+            "functions": [
+                ["pg_catalog", "now", "s", "f", "internal"],
+                ["public", "now", "v", "f", "sql"],
+                ["public", "agg", "i", "a", "sql"],
+                ["public", "fast", "v", "f", "c"],
+            ],
             "types": [["99", "public", "mood"]],
         }
     )
@@ -232,7 +237,44 @@ def test_catalog_from_rows() -> None:
     assert catalog.is_bytewise(None, "t", "name") is False
     assert catalog.table(None, "v") is not None
     assert catalog.volatility("now") == "v"
+    assert catalog.readers == {"now"}
     assert (catalog.is_aggregate("agg"), catalog.is_aggregate("now"), catalog.is_aggregate("x")) == (True, False, None)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
+        "CREATE RULE r AS ON INSERT TO t DO ALSO (INSERT INTO a VALUES (1); INSERT INTO b VALUES (2))",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1; SELECT 2 $$",
+    ],
+)
+def test_semicolons_inside_bodies(sql: str) -> None:
+    assert [s.kind for s in parse(sql + "; SELECT 1")] == [Kind.DDL, Kind.SELECT]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT " + "(" * 5000 + "1" + ")" * 5000,
+        "SELECT " + "+".join(["1"] * 5000),
+        "SELECT " + "NOT " * 5000 + "true",
+        "SELECT * FROM orders WHERE " + " OR ".join(["id = 5"] * 5000),
+        "SELECT * FROM t WHERE " + "(SELECT " * 300 + "1" + ")" * 300,
+    ],
+)
+def test_deep_statements_end_in_a_plan_or_a_clean_error(sql: str) -> None:
+    assert isinstance(outcome(sql), (Plan, Refusal))
+
+
+def test_functions_that_may_read_tables_need_a_key() -> None:
+    catalog = Catalog(CATALOG.tables, {"total_of": "s"}, readers=frozenset(("total_of",)))
+    for sql in ("SELECT total_of(5)", "SELECT total_of(id) FROM orders", "UPDATE countries SET name = total_of(1)"):
+        refused = outcome(sql, catalog=catalog)
+        assert isinstance(refused, Refusal)
+        assert "total_of()" in refused.fault.message
+    assert isinstance(outcome("SELECT total_of(id) FROM orders WHERE id = 5", catalog=catalog), Plan)
+    assert isinstance(outcome("SELECT total_of(5)", catalog=catalog, topology=ONE), Plan)
 
 
 WORDS = """select insert into orders values update set delete from where id = 5 ( ) , ; 'x' $1 and or in not null union

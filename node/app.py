@@ -1,9 +1,12 @@
-"""The composition root: builds the parts of a node, starts and stops them in order. Nobody imports this."""
+"""The composition root: builds the parts of a node, starts and stops them in order. Nobody imports this.
+
+Start: files → port bound → control and gossip → register read (sync applies what is in force) → clients welcome.
+Stop: no new clients → transactions end → the flock is told → everything closed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -16,28 +19,42 @@ from pathlib import Path
 
 import uvloop
 
-from node.auth.verifier import Authenticator
+from discovery.member import Address
+from node.auth.verifier import Authenticator, AuthType
 from node.client import parameters
-from node.client.login import LoginRules, Reception
 from node.client.listener import Listener
+from node.client.login import LoginRules, Reception
 from node.client.prepared import PreparedStatements
 from node.client.protocol import ClientProtocol
 from node.client.services import Limits, Services
 from node.client.shape import Shapes
 from node.client.slow import Slow
 from node.config import files
-from node.config.document import digest, pack
+from node.config.diff import diff
+from node.config.document import pack
 from node.config.limits import LIMITS
-from node.config.load import Loaded
 from node.config.problems import ConfigError
+from node.config.schema import Config
 from node.config.setting import seconds
-from node.databases import Databases, Identity
+from node.databases import Databases, Identity, tcp_options
 from node.errors import Fault
+from node.face import Face
+from node.farewell import farewell
+from node.flock import Flock, FlockOptions, Proxy, sync_settings
 from node.gather.two_phase import DecisionLog
+from node.http.listeners import Listeners
 from node.janitor import Janitor
 from node.layout import forget, load_layout
 from node.log import configure_logging
-from node.options import NodeOptions, node_name, state_directory
+from node.options import (
+    NodeOptions,
+    gossip_address,
+    join_address,
+    node_name,
+    register_url,
+    split_address,
+    state_directory,
+)
 from node.pool.pool import Surroundings
 from node.reception import Welcome, account
 from node.resolver import Resolver
@@ -45,11 +62,17 @@ from node.server.cancel import cancel as cancel_on_server
 from node.server.connect import Target, connect
 from node.server.connection import ServerConnection
 from node.server.protocol import ServerProtocol
-from node.snapshot import Snapshot, snapshot
-from node.tls import ClientTls, ServerTls, TlsVerify, client_tls, server_tls
+from node.snapshot import Snapshot
+from node.strip import compiled
+from node.tls import ClientTls, TlsVerify, client_tls, server_tls
 from node.wire.startup import CancelRequest
+from sync.service import StartRefused, Sync
+from sync.settings import SettingsError
 
 log = logging.getLogger("pgmurmur")
+
+# How often other members hear how many clients there are, and pools' averages are looked after.
+TELL_EVERY_S = 0.5
 
 
 def run(options: NodeOptions) -> int:
@@ -57,106 +80,270 @@ def run(options: NodeOptions) -> int:
     return uvloop.run(App(options).main())
 
 
+class Refused(Exception):
+    """The node does not start; the text is for the operator."""
+
+
 class App:
     """One node: one process, one event loop, one member."""
 
     def __init__(self, options: NodeOptions) -> None:
         self.options = options
-        self.boot = secrets.token_hex(8)
+        self.boot = secrets.token_bytes(16)
         self.random = random.Random(secrets.randbits(64))
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stop = asyncio.Event()
-        self._hasten = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self.hasten = asyncio.Event()
+        self.ready = False
+        self.status = 0
 
-    # --- starting ------------------------------------------------------------------------------------------------
+    # --- life --------------------------------------------------------------------------------------------------------
 
     async def main(self) -> int:
-        options = self.options
         try:
-            texts = files.read(options.files.config, options.files.users)
-            loaded = texts.parse(os.environ)
-        except ConfigError as error:
+            await self._start()
+        except (ConfigError, Refused) as error:
             print(error, file=sys.stderr)
             return 1
+        except (OSError, ValueError, SettingsError) as error:
+            print(f"pgmurmur: {error}", file=sys.stderr)
+            return 1
+        except Fault as fault:
+            print(f"pgmurmur: {fault}", file=sys.stderr)
+            return 1
+        await self._stopping.wait()
+        await self._stop()
+        return self.status
+
+    async def _start(self) -> None:
+        options = self.options
+        if options.workers > 1:
+            raise Refused("pgmurmur: --workers is not built yet; start several nodes, each with its own port")
+        self.texts = files.read(options.files.config, options.files.users)
+        loaded = self.texts.parse(os.environ)
         general = loaded.config.general
         configure_logging(options.log_level or general.log_level, options.log_format or general.log_format.value)
         for warning in loaded.warnings:
             log.warning("config %s", warning)
         config, generated = files.with_admin_password(loaded.config)
         if generated is not None:
-            log.warning("admin_password_generated password=%s", generated)
-        loop = asyncio.get_running_loop()
-        self.clock = loop.time
-        host, port = options.host or general.host, options.port if options.port is not None else general.port
-        self.node = node_name(options, socket.gethostname(), port)
-        self.state = state_directory(options, self.node, os.environ, root=os.geteuid() == 0)
+            log.warning("admin_password_generated user=%s password=%s", config.admin.user, generated)
+        missing = [name for name, is_compiled in compiled().items() if not is_compiled]
+        if missing:
+            log.warning("interpreted modules=%s hint=%r", ",".join(missing), "install a C compiler and reinstall")
+        self.loop = asyncio.get_running_loop()
+        self.clock = self.loop.time
+        self.host = options.host or general.host
+        self._build_reception()
+        self.listener = Listener(
+            lambda: ClientProtocol(self.reception, self._welcomed),
+            self.host,
+            options.port if options.port is not None else general.port,
+            unix_socket_dir=Path(general.unix_socket_dir) if general.unix_socket_dir else None,
+            tcp=tcp_options(config),
+        )
+        await self.listener.start()
+        self.node = node_name(options, socket.gethostname(), self.listener.port)
+        self._open_state()
+        self._build(config)
+        if generated is not None:
+            self.proxy.admin_password = config.admin.password
+        await self._join(config)
+        await self._start_http(config)
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(sign, self.shutdown)
+        self.loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.face.reload_logged()))
+        self.ready = self.welcome.accepting = True
+        gossip = join_address(*self.flock.gossip)
+        http = join_address(*self.http) if self.http is not None else "-"
+        print(f"ready\t{join_address(self.host, self.listener.port)}\t{gossip}\t{http}", flush=True)
+        log.info("ready node=%s addr=%s:%s gossip=%s", self.node, self.host, self.listener.port, gossip)
+
+    def _open_state(self) -> None:
+        self.state = state_directory(self.options, self.node, os.environ, root=os.geteuid() == 0)
         try:
             self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.decisions = DecisionLog(self.state / "decisions")
             self.decisions.open()
         except (OSError, Fault) as error:
-            print(f"pgmurmur: the state folder {self.state} cannot be used: {error}", file=sys.stderr)
-            return 1
-        self.build()
-        self.apply(snapshot(config, pack(texts.config, texts.users), number=0, digest=""))
-        listener = Listener(
-            lambda: ClientProtocol(self.reception, self.welcome),
-            host,
-            port,
-            unix_socket_dir=Path(general.unix_socket_dir) if general.unix_socket_dir else None,
-        )
-        await listener.start()
-        self.spawn(self.janitor.run())
-        self.spawn(self.resolver.run())
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sign, self.stop)
-        print(f"ready\t{host}:{listener.port}\t-\t-", flush=True)
-        log.info("ready node=%s addr=%s:%s", self.node, host, listener.port)
-        await self._stop.wait()
-        listener.stop_accepting()
-        await listener.close()
-        return 0
+            raise Refused(f"pgmurmur: the state folder {self.state} cannot be used: {error}") from None
 
-    def build(self) -> None:
+    def _build_reception(self) -> None:
+        """Before the port is bound: who knocks now is told that the node is starting."""
+        self.reception = Reception(
+            LoginRules(),
+            Authenticator(secrets.token_bytes(32), secrets.token_bytes),
+            lambda user, database: account(self.databases.config, user, database),
+            self.cancel,
+        )
+
+    def _welcomed(self, protocol: ClientProtocol, result: object) -> None:
+        self.welcome(protocol, result)  # type: ignore[arg-type]
+
+    def _build(self, config: Config) -> None:
+        identity = f"pgmurmur/{self.node}/{self.boot.hex()}"
         around = Surroundings(
             open=self.open_server, clock=self.clock, random=self.random, spawn=self.spawn, no_parameters=parameters.NONE
         )
-        self.databases = Databases(around, Identity(f"pgmurmur/{self.node}/{self.boot}"), self.random)
+        self.databases = Databases(around, Identity(identity), self.random, config)
         self.services = Services(
             clock=self.clock,
             spawn=self.spawn,
-            shapes=Shapes(1000),
-            prepared=PreparedStatements(10_000),
+            shapes=Shapes(config.general.query_cache_limit),
+            prepared=PreparedStatements(LIMITS.client_prepared_statements),
             database=self.databases.find,
             slow=Slow(),
             limits=Limits(LIMITS.message_bytes, LIMITS.client_prepared_statements),
             node=self.node,
         )
-        self.services.decisions = self.decisions
         self.resolver = Resolver(self.decisions, self.databases, self.clock)
+        self.services.decisions = self.decisions
         self.services.resolve_later = self.resolver.later
         self.services.load_layout = load_layout
-        self.services.schema_changed = forget
+        self.services.schema_changed = self.schema_changed
         self.welcome = Welcome(self.services, self.databases, self.node, self.clock, self.spawn)
-        self.reception = Reception(
-            LoginRules(),
-            Authenticator(secrets.token_bytes(32), secrets.token_bytes),
-            lambda user, database: account(self.databases.snapshot.config, user, database),
-            self.cancel,
+        self.welcome.accepting = False
+        self.janitor = Janitor(self.services, self.databases, self._lagged)
+        self.proxy = Proxy(self.databases, self.node, self.boot.hex(), self.apply, os.environ)
+
+    async def _join(self, config: Config) -> None:
+        """Control channel, gossip, register: after this a configuration is in force. Raises Refused."""
+        options, d = self.options, config.discovery
+        self.flock = Flock(
+            FlockOptions(
+                name=options.flock or d.flock,
+                gossip=Address(*gossip_address(options, self.host, self.listener.port, d.gossip)),
+                seeds=options.seeds or d.seeds,
+                mdns=options.mdns if options.mdns is not None else d.mdns,
+                key_file=options.key_file or d.key_file,
+                register_url=register_url(
+                    options, config.sync.register_url, options.flock or d.flock, os.environ, root=os.geteuid() == 0
+                ),
+                profile="auto" if d.profile.value == "lan" else d.profile.value,
+            ),
+            self.node,
+            self.boot,
+            self.state,
+            (self.host, self.listener.port),
         )
-        self.janitor = Janitor(self.services, self.databases, lambda lag_s: None)
+        self.sync: Sync = self.flock.build_sync(self.proxy, sync_settings(config))
+        self.face = Face(self)
+        self.flock.control.handle("cancel", self._cancel_for_peer)
+        self.flock.control.handle("schema", self._schema_changed_at_peer)
+        self.face.serve_console()
+        await self.flock.start()
+        self.spawn(self.janitor.run())
+        self.spawn(self._tell())
+        try:
+            await self.sync.start(pack(self.texts.config, self.texts.users), self.options.adopt)
+        except StartRefused as error:
+            await self.flock.stop()
+            raise Refused(self._why_refused(error)) from None
+        self.spawn(self.resolver.run())
+        self.sync.failed.add_done_callback(self._sync_failed)
+
+    def _why_refused(self, error: StartRefused) -> str:
+        lines = [f"pgmurmur: {error}"]
+        if error.document is not None:
+            try:
+                there = self.proxy.read(error.document)
+                here = self.proxy.read(pack(self.texts.config, self.texts.users))
+                lines += [f"  {line}" for line in diff(there, here).lines]
+            except Fault as fault:
+                lines.append(f"  the register's document does not read here: {fault}")
+            lines.append("HINT: --adopt takes the register's version, whatever the local files say")
+        return "\n".join(lines)
+
+    def _sync_failed(self, future: asyncio.Future[None]) -> None:
+        """This member must not promise anything any more: it leaves, with an error."""
+        if not future.cancelled() and (error := future.exception()) is not None:
+            log.error("sync_failed reason=%s", error)
+            self.status = 1
+            self.hasten.set()
+            self.shutdown()
+
+    async def _start_http(self, config: Config) -> None:
+        general = config.general
+        wanted = split_address(self.options.http) if self.options.http is not None else None
+        metrics = (general.openmetrics_host, general.openmetrics_port) if general.openmetrics_port else None
+        health = ("0.0.0.0", general.healthcheck_port) if general.healthcheck_port else None
+        self.listeners = Listeners(self.face.answers(), http=wanted, openmetrics=metrics, healthcheck=health)
+        await self.listeners.start()
+        self.http = (wanted[0], self.listeners.http_port or 0) if wanted is not None else None
+
+    async def _stop(self) -> None:
+        log.info("stopping clients=%s", len(self.services.sessions))
+        self.ready = self.welcome.accepting = False
+        self.listener.stop_accepting()
+        timeout_s = seconds(self.databases.config.general.shutdown_timeout) or 60.0
+        await farewell(self.services, self.databases, timeout_s, self.hasten)
+        await self.flock.leave()
+        await self.listeners.stop()
+        await self.listener.close()
+        await self.flock.stop()
+        for pool in self.databases.pools:
+            pool.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.decisions.close()
+        log.info("stopped")
+
+    def shutdown(self) -> None:
+        """SIGTERM, SIGINT, SHUTDOWN; a second one hastens."""
+        if self._stopping.is_set():
+            self.hasten.set()
+        self._stopping.set()
+
+    # --- configuration -----------------------------------------------------------------------------------------------
 
     def apply(self, new: Snapshot) -> None:
+        """Puts a configuration in force for every transaction that begins from now on. Raises OSError, ValueError."""
         general = new.config.general
+        tls = self._client_tls(new.config)
+        certificate = None
+        if general.tls_certificate is not None and general.tls_private_key is not None:
+            ca = general.tls_client_ca_certificate
+            certificate = server_tls(
+                Path(general.tls_certificate), Path(general.tls_private_key), Path(ca) if ca is not None else None
+            )
+        self.databases.apply(new, tls)
         self.reception.rules = LoginRules(
-            auth_type=self.reception.rules.auth_type.__class__(general.auth_type.value),
-            tls=None,
+            auth_type=AuthType(general.auth_type.value),
+            tls=certificate,
             tls_required=general.tls_client_required,
             timeout_s=seconds(general.client_login_timeout) or 60.0,
         )
-        self.databases.apply(new, None)
-        self.services.epoch = self.databases.epoch
-        self.services.shapes.cache.resize(general.query_cache_limit)
+        services = self.services
+        services.epoch = self.databases.epoch
+        services.shapes.cache.resize(general.query_cache_limit)
+        services.drops_refused_clients = general.client_connection_recovery.value == "drop"
+        self.welcome.max_clients = general.max_client_conn
+        self.welcome.log_connections = general.log_connections
+        self.welcome.log_disconnections = general.log_disconnections
+        self.janitor.client_wait_s = new.config.sync.client_wait / 1000
+        self.spawn(self._warm(new.config))
+        log.info("applied version=%s digest=%s databases=%s", new.number, new.digest[:12], len(new.topologies))
+
+    def _client_tls(self, config: Config) -> ClientTls | None:
+        general = config.general
+
+        def path(name: str | None) -> Path | None:
+            return Path(name) if name is not None else None
+
+        return client_tls(
+            TlsVerify(general.tls_verify.value),
+            ca=path(general.tls_server_ca_certificate),
+            certificate=path(general.tls_server_certificate),
+            private_key=path(general.tls_server_private_key),
+        )
+
+    async def _warm(self, config: Config) -> None:
+        """SCRAM keys are derived before somebody logs in, beside the event loop."""
+        accounts = [account(config, user.name, user.database or "") for user in config.users]
+        await self.reception.warm([one for one in accounts if one is not None])
+
+    # --- what the parts ask for --------------------------------------------------------------------------------------
 
     async def open_server(self, target: Target, connection: ServerConnection, timeout_s: float) -> None:
         opened = await connect(target, protocol_factory=lambda: ServerProtocol(connection), timeout_s=timeout_s)
@@ -164,12 +351,66 @@ class App:
         connection.statuses = dict(opened.parameters)
 
     async def cancel(self, request: CancelRequest) -> None:
-        session = self.welcome.by_key.get(request.pid)
-        if session is None or not secrets.compare_digest(session.secret, request.secret):
+        """Of a client of ours, or of another member's: its key tells whose."""
+        if await self._cancel_here(request.pid, request.secret):
             return
-        server = session.server
-        if server is not None and server.pool is not None and not server.pipeline.idle():
-            await cancel_on_server(server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=10)
+        payload = request.pid.to_bytes(4, "big") + request.secret
+        for view in self.flock.members():
+            if not view.me and self.welcome.is_of(view.node, request.pid):
+                try:
+                    await self.flock.control.request(str(view.gossip), "cancel", payload, 5.0, node=view.node)
+                except OSError as error:
+                    log.info("cancel_not_forwarded member=%s reason=%s", view.node, error)
+
+    async def _cancel_for_peer(self, sender: str, payload: bytes) -> bytes:
+        await self._cancel_here(int.from_bytes(payload[:4], "big"), payload[4:])
+        return b""
+
+    async def _cancel_here(self, pid: int, secret: bytes) -> bool:
+        session = self.welcome.by_key.get(pid)
+        if session is None:
+            return False
+        if not secrets.compare_digest(session.secret, secret):
+            return True
+        for server in session.cancellable():
+            if server.pool is not None:
+                try:
+                    await cancel_on_server(
+                        server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=10
+                    )
+                except Fault as fault:
+                    log.info("cancel_failed client=%s reason=%s", session.id, fault)
+        return True
+
+    def schema_changed(self, database: object) -> None:
+        """DDL went through this node: the catalog is read again, here and on every member."""
+        name = getattr(database, "name", "")
+        for other in self.databases.by_user.values():
+            if other.name == name:
+                forget(other)
+        self.spawn(self._tell_schema(name))
+
+    async def _tell_schema(self, name: str) -> None:
+        for node, address in self.flock.peers().items():
+            try:
+                await self.flock.control.request(address, "schema", name.encode(), 5.0, node=node)
+            except OSError as error:
+                log.info("schema_change_not_told member=%s reason=%s", node, error)
+
+    async def _schema_changed_at_peer(self, sender: str, payload: bytes) -> bytes:
+        for database in self.databases.by_user.values():
+            if database.name == payload.decode("utf-8", "replace"):
+                forget(database)
+        return b""
+
+    def _lagged(self, lag_s: float) -> None:
+        self.flock.discovery.lag(lag_s)
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_EVERY_S)
+            self.flock.tell(clients=len(self.services.sessions), version=self.sync.version)
+            self.face.tick()
 
     def spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         async def guarded() -> None:
@@ -184,8 +425,3 @@ class App:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def stop(self) -> None:
-        if self._stop.is_set():
-            self._hasten.set()
-        self._stop.set()

@@ -43,17 +43,24 @@ class Identity:
 
 
 class Databases:
-    def __init__(self, around: Surroundings, identity: Identity, random: Random) -> None:
+    def __init__(self, around: Surroundings, identity: Identity, random: Random, first: Config) -> None:
+        """`first` counts for logins until a snapshot is applied."""
+        self._first = first
         self._around = around
         self._identity = identity
         self._random = random
         self.epoch = 0
         self.snapshot: Snapshot | None = None
+        self.tls: ClientTls | None = None
         self.by_user: dict[tuple[str, str], Database] = {}
         self.gates: dict[str, Gate] = {}
         self.layouts: dict[str, Layout] = {}
         self._pools: dict[PoolKey, Pool] = {}
         self.on_new_pool: Callable[[Pool], None] = lambda pool: None
+
+    @property
+    def config(self) -> Config:
+        return self.snapshot.config if self.snapshot is not None else self._first
 
     @property
     def pools(self) -> list[Pool]:
@@ -85,6 +92,7 @@ class Databases:
         self.epoch += 1
         previous = self.snapshot
         self.snapshot = snapshot
+        self.tls = tls
         built: dict[tuple[str, str], Database] = {}
         for user in config.users:
             for name in databases_of(config, user):
@@ -176,21 +184,8 @@ class Databases:
         )
         pool = before.get(key) or self._pools.get(key)
         if pool is None:
-            target = Target(
-                host=entry.host,
-                port=entry.port,
-                database=entry.database_name or entry.name,
-                user=credentials.user,
-                passwords=passwords,
-                tls=tls,
-                application_name=self._identity.application_name,
-                statement_timeout_ms=chosen.statement_timeout,
-                lock_timeout_ms=chosen.lock_timeout,
-                read_only=read_only,
-                tcp=tcp_options(config),
-            )
             pool = Pool(
-                target, settings, self._around, user=user.name, database=entry.name, shard=entry.shard, role=role
+                self._target(config, user, entry, tls), settings, self._around, user=user.name, database=entry.name, shard=entry.shard, role=role
             )
             self.on_new_pool(pool)
         else:
@@ -198,6 +193,32 @@ class Databases:
             pool.core.size = settings.size
         self._pools[key] = pool
         return pool
+
+    def _target(self, config: Config, user: User, entry: Entry, tls: ClientTls | None) -> Target:
+        chosen = pool_settings(config, user, entry)
+        credentials = server_credentials(user, entry)
+        return Target(
+            host=entry.host,
+            port=entry.port,
+            database=entry.database_name or entry.name,
+            user=credentials.user,
+            passwords=tuple(secret.get_secret_value() for secret in credentials.passwords),
+            tls=tls,
+            application_name=self._identity.application_name,
+            statement_timeout_ms=chosen.statement_timeout,
+            lock_timeout_ms=chosen.lock_timeout,
+            read_only=bool(chosen.read_only),
+            tcp=tcp_options(config),
+        )
+
+    def targets(self, config: Config) -> list[Target]:
+        """Every server address with its login that this configuration would use."""
+        return [
+            self._target(config, user, entry, self.tls)
+            for user in config.users
+            for name in databases_of(config, user)
+            for entry in config.targets(name)
+        ]
 
 
 def tcp_options(config: Config) -> TcpOptions:

@@ -85,7 +85,7 @@ class Welcome:
         self.by_key: dict[int, Session] = {}
         self.max_clients = 10_000
         self.console: Callable[[ClientProtocol, LoginResult], None] | None = None
-        self.log_connections = True
+        self.log_connections = self.log_disconnections = True
         self.accepting = True
 
     def __call__(self, protocol: ClientProtocol, result: LoginResult) -> None:
@@ -95,7 +95,7 @@ class Welcome:
                 self.console(protocol, result)
             return
         if not self.accepting:
-            refuse(protocol, ClientFault("the database system is shutting down", sqlstate="57P03", severity="FATAL"))
+            refuse(protocol, ClientFault("the database system is not accepting connections", sqlstate="57P03"))
             return
         if len(self._services.sessions) >= self.max_clients:
             refuse(
@@ -191,6 +191,10 @@ class Welcome:
             )
         protocol.take(session)
 
+    def is_of(self, node: str, pid: int) -> bool:
+        """Could this cancel key be one of that member's clients?"""
+        return pid >> CLIENT_BITS == member_tag(node)
+
     def _key(self) -> int:
         while True:
             pid = self._tag << CLIENT_BITS | secrets.randbelow((1 << CLIENT_BITS) - 1) + 1
@@ -200,7 +204,7 @@ class Welcome:
     def _closed(self, session: Session) -> None:
         self._services.sessions.pop(session.id, None)
         self.by_key.pop(session.pid, None)
-        if self.log_connections:
+        if self.log_disconnections:
             log.info("client_disconnected client=%s queries=%s", session.id, session.queries)
 
 

@@ -13,6 +13,9 @@ from node.wire import messages
 
 log = logging.getLogger("pgmurmur.client")
 
+# What a client may send between its password and its welcome (the first one waits for a server connection).
+EARLY_BYTES = 1 << 20
+
 
 class Receiver:
     """Whoever takes a client's bytes after its login: a Session, or the admin console."""
@@ -39,6 +42,7 @@ class ClientProtocol(asyncio.Protocol):
         self._login: Login | None = None
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
+        self._early_paused = False
         self.early = b""  # what the client sent between its login and its welcome
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,6 +60,9 @@ class ClientProtocol(asyncio.Protocol):
         """From now on the client's bytes go to `receiver`."""
         self.receiver = receiver
         early, self.early = self.early, b""
+        if self._early_paused and self.transport is not None:
+            self._early_paused = False
+            self.transport.resume_reading()
         if early:
             self.data_received(early)
 
@@ -71,7 +78,8 @@ class ClientProtocol(asyncio.Protocol):
             self._login.receive(data)
         else:
             self.early += data
-            if len(self.early) > 1 << 20 and self.transport is not None:
+            if len(self.early) > EARLY_BYTES and self.transport is not None and not self._early_paused:
+                self._early_paused = True
                 self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -68,6 +68,7 @@ class Services:
         self.resolve_later: Callable[[Database, dict[int, str], tuple[int, int] | None], None] = lambda d, g, k: None
         self.epoch = 0  # raised with every new Snapshot
         self.drops_refused_clients = True
+        self.closing = False  # the node is shutting down: sessions end when their transaction has
         self.sessions: dict[int, Session] = {}
         self._tasks: dict[int, Task] = {}
         self._fed: dict[int, Callable[[], None]] = {}

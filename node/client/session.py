@@ -269,6 +269,14 @@ class Session:
             self.gate.running += 1
         self.database = database
         self.managed = database.manages_statements
+        server = self.server
+        if server is not None and server.pool is not None and server.pool.closed:
+            raise ClientFault(
+                "terminating connection because the configuration of its database changed",
+                sqlstate="57P01",
+                hint="reconnect",
+                severity="FATAL",
+            )
 
     def choose(self, letter: int) -> Pool:
         """Primary or replica, by what the first statement is."""
@@ -347,7 +355,7 @@ class Session:
         self.state = READY
         self.resume_client()
         known = fault if isinstance(fault, Fault) else ServerFault(str(fault), sqlstate="58000")
-        if self.services.drops_refused_clients:
+        if self.services.drops_refused_clients and known.sqlstate not in ("57014", "57P03"):
             known.severity = "FATAL"
         self.requests.next()
         self.fail(known)
@@ -548,8 +556,9 @@ class Session:
         if self.active_since:
             self.query_time_s += clock - self.active_since
             if pool is not None:
-                pool.query_time_s += clock - self.active_since
-                pool.queries += 1
+                counters = pool.counters
+                counters.query_time_s += clock - self.active_since
+                counters.queries += 1
             self.active_since = 0.0
         self.last_request = clock
         if pipeline.tx_status != IDLE:
@@ -559,8 +568,8 @@ class Session:
         if self.entered:
             self.transactions += 1
             if pool is not None:
-                pool.transactions += 1
-                pool.transaction_time_s += clock - self.transaction_since
+                pool.counters.transactions += 1
+                pool.counters.transaction_time_s += clock - self.transaction_since
             self.transaction_time_s += clock - self.transaction_since
         self.end_transaction()
         if self.forget_statements:
@@ -598,6 +607,15 @@ class Session:
         if self.entered:
             self.entered = False
             self.gate.leave()
+        if self.services.closing:
+            self.say_goodbye()
+
+    def say_goodbye(self) -> None:
+        """The node is shutting down and no transaction is open."""
+        if self.state in (READY, WAITING, SLOW):
+            self.fail(
+                ClientFault("terminating connection due to administrator command", sqlstate="57P01", severity="FATAL")
+            )
 
     def after_errors(self, server: ServerConnection) -> None:
         """Something in this unit failed: statements parsed in it may or may not exist."""
@@ -680,7 +698,7 @@ class Session:
             self.special(shape, _PARSE)
         pipeline = server.pipeline
         if pool := server.pool:
-            pool.parses += 1
+            pool.counters.parses += 1
         if not name:
             self.unnamed_parse = message
             self.unnamed_on = server
@@ -872,6 +890,15 @@ class Session:
         self.leave()
         if self.on_closed is not None:
             self.on_closed(self)
+
+    def cancellable(self) -> list[ServerConnection]:
+        """The servers that work for this client now. A client that waits for one is answered here."""
+        if self.state == WAITING:
+            self.stop_waiting()
+            self.refused(ClientFault("canceling statement due to user request", sqlstate="57014"))
+            return []
+        servers = [self.server] if self.server is not None else list(self.links.values())
+        return [server for server in servers if not server.pipeline.idle()]
 
     def begin_routed(self) -> bool:
         """A sharded database: see client/routed.py."""

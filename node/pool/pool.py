@@ -19,6 +19,7 @@ from node.pool.core import Borrower, PoolCore, Waiter
 from node.pool.health import HealthTracker
 from node.server.connection import Lost, ServerConnection
 from node.server.conversation import Conversation
+from node.stats.counters import PoolCounters
 from node.wire import messages
 
 if TYPE_CHECKING:
@@ -111,17 +112,8 @@ class Pool:
         self._retry_at = 0.0
         self._fault: ServerFault | None = None
         self._checked_at = around.clock() + settings.idle_healthcheck_delay_s
-        # counters, in SHOW STATS
-        self.assigned = self.wait_time_s = 0.0
-        self.connects = 0
-        self.connect_time_s = 0.0
-        self.auth_attempts = 0
-        self.cleaned = self.rollbacks = self.out_of_sync = self.force_closed = self.re_synced = self.errors = 0
-        self.queries = self.transactions = self.transactions_2pc = 0
-        self.query_time_s = self.transaction_time_s = self.idle_transaction_time_s = 0.0
-        self.bytes_sent = self.bytes_received = 0
-        self.parses = self.binds = self.closes = 0
-        self.reads = self.writes = 0
+        self.counters = PoolCounters()
+        self.gone_bytes_sent = self.gone_bytes_received = 0  # of connections that are closed
 
     # --- borrowing ---------------------------------------------------------------------------------------------
 
@@ -129,7 +121,7 @@ class Pool:
         """A connection at once, or None: then `wait`. The caller sets `owner`."""
         server = self.core.acquire()
         if server is not None:
-            self.assigned += 1
+            self.counters.assigned += 1
         return server
 
     def wait(self, borrower: Borrower) -> Waiter | None:
@@ -166,19 +158,21 @@ class Pool:
             self.grant(waiter, server, now)
 
     def grant(self, waiter: Waiter, server: ServerConnection, now: float) -> None:
-        self.assigned += 1
-        self.wait_time_s += now - waiter.since
+        self.counters.assigned += 1
+        self.counters.wait_time_s += now - waiter.since
         waiter.gone = True
         waiter.borrower.granted(server)
 
     def lost(self, server: ServerConnection) -> None:
         """The socket of one of ours is gone."""
         self.core.removed(server)
+        self.gone_bytes_sent += server.bytes_sent
+        self.gone_bytes_received += server.bytes_received
         why = server.closed_why
         if why is Lost.OUT_OF_SYNC:
-            self.out_of_sync += 1
+            self.counters.out_of_sync += 1
         if why in (Lost.UNCLEAN, Lost.UNHEALTHY):
-            self.force_closed += 1
+            self.counters.force_closed += 1
         if not self.closed and self.core.waiters:
             self.fill(self.around.clock())
 
@@ -198,7 +192,7 @@ class Pool:
         server = ServerConnection(next(_server_ids), self, self.around.no_parameters, started)
         jitter = self.around.random.uniform(-settings.lifetime_jitter_s, settings.lifetime_jitter_s)
         server.lifetime_s = max(1.0, settings.lifetime_s + jitter)
-        self.auth_attempts += 1
+        self.counters.auth_attempts += 1
         try:
             for attempt in range(max(1, settings.connect_attempts)):
                 try:
@@ -217,8 +211,8 @@ class Pool:
             raise
         now = clock()
         server.created_at = server.used_at = server.checked_at = now
-        self.connects += 1
-        self.connect_time_s += now - started
+        self.counters.connects += 1
+        self.counters.connect_time_s += now - started
         self._down_since = self._fault = None
         self._retry_at = 0.0
         self.health.succeeded()
@@ -233,7 +227,7 @@ class Pool:
             self.grant(waiter, server, now)
 
     def _open_failed(self, fault: ServerFault, now: float) -> None:
-        self.errors += 1
+        self.counters.errors += 1
         self.health.failed(fault.message, now, self.settings.ban_timeout_s, may_ban=self.role == "replica")
         if self._fault is None or self._fault.message != fault.message:
             log.warning(
@@ -278,7 +272,7 @@ class Pool:
             elif now - first.since > settings.checkout_timeout_s:
                 core.waiters.popleft()
                 first.gone = True
-                self.errors += 1
+                self.counters.errors += 1
                 first.borrower.refused(self._checkout_timeout(now - first.since))
             else:
                 break
@@ -347,7 +341,7 @@ class Pool:
             server.close(Lost.UNCLEAN)
             return
         talk.end()
-        self.cleaned += 1
+        self.counters.cleaned += 1
         server.parameters = self.around.no_parameters
         server.prepared.clear()
         server.dirty = False
@@ -372,7 +366,7 @@ class Pool:
                 while pipeline.done != pipeline.sent:
                     await talk.next()
                 if pipeline.tx_status != ord("I"):
-                    self.rollbacks += 1
+                    self.counters.rollbacks += 1
                     server.rollbacks += 1
                     talk.send_query("ROLLBACK")
                     await talk.ready()
@@ -381,7 +375,7 @@ class Pool:
             server.close(Lost.UNCLEAN)
             return
         talk.end()
-        self.re_synced += 1
+        self.counters.re_synced += 1
         # what the client set in its last transaction is unknown: start from scratch
         server.dirty = True
         if server.reusable:

@@ -1,0 +1,312 @@
+"""This node as a member: discovery, control channel and sync on one side, the proxy on the other.
+
+`Proxy` is the ConfigTarget of sync: what a rollout may do to the data plane. Documents are bytes to sync; here they
+are the two files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+
+from discovery.member import Address, Member, State
+from discovery.seal import Keyring
+from discovery.service import Discovery, MemberView
+from discovery.settings import DiscoverySettings
+from discovery.sockets import advertised_host, bind_pair
+from node.config import diff
+from node.config.document import unpack
+from node.config.files import with_admin_password
+from node.config.load import parse
+from node.config.problems import ConfigError
+from node.config.schema import Config
+from node.config.setting import Secret
+from node.databases import Databases
+from node.errors import ClientFault, Fault
+from node.gate import Reason
+from node.pool.checkout import checkout
+from node.pool.pool import Pool
+from node.server.connect import Target
+from node.server.conversation import Conversation
+from node.server.simple import SimpleClient
+from node.snapshot import Snapshot, snapshot
+from sync.control import ControlChannel
+from sync.identity import Identity as ControlIdentity
+from sync.ports import ApplyFailed, DrainFailed, Report
+from sync.rollout import ChangeClass
+from sync.service import Sync
+from sync.settings import SyncSettings
+from sync.version import ConfigVersion
+
+log = logging.getLogger("pgmurmur.flock")
+
+_CLASSES = {
+    diff.ChangeClass.LOCAL: ChangeClass.LOCAL,
+    diff.ChangeClass.ROLLING: ChangeClass.ROLLING,
+    diff.ChangeClass.EXCLUSIVE: ChangeClass.EXCLUSIVE,
+}
+# A dry run connects to every server that is new; this many at a time, each at most so long.
+TRIED_AT_ONCE = 4
+TRY_TIMEOUT_S = 5.0
+GHOSTS_TIMEOUT_S = 5.0
+GHOSTS_POLL_S = 0.05
+# Statements that an earlier life of this node left running on a server, and may still take effect there.
+_GHOSTS = (
+    "SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity "
+    "WHERE application_name LIKE E'{prefix}/%' AND application_name <> E'{own}' AND pid <> pg_catalog.pg_backend_pid()"
+)
+
+
+class Clock:
+    """The two clocks discovery asks for."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def utc(self) -> float:
+        return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class FlockOptions:
+    """Where this member listens and whom it asks first; from the command line, then the files."""
+
+    name: str
+    gossip: Address
+    seeds: tuple[str, ...]
+    mdns: bool
+    key_file: str | None
+    register_url: str
+    profile: str
+
+
+def sync_settings(config: Config) -> SyncSettings:
+    """Milliseconds of the files as sync's seconds."""
+    s = config.sync
+    return SyncSettings(
+        validate_timeout=s.validate_timeout / 1000,
+        drain_timeout=s.drain_timeout / 1000,
+        pause_max=s.pause_max / 1000,
+        fence_timeout=s.fence_timeout / 1000,
+        takeover=s.takeover_timeout / 1000,
+        confirm=s.apply_timeout / 1000,
+        isolation=s.isolation.value,
+    )
+
+
+class Proxy:
+    """What a rollout does to this node's traffic. `apply_snapshot` puts a configuration in force, at once and whole."""
+
+    def __init__(
+        self,
+        databases: Databases,
+        node: str,
+        boot: str,
+        apply_snapshot: Callable[[Snapshot], None],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._databases = databases
+        self._prefix = f"pgmurmur/{node}"
+        self._own = f"pgmurmur/{node}/{boot}"
+        self._apply = apply_snapshot
+        self._environ = environ
+        self._haunted: set[str] = set()  # targets that were found free of older backends
+        self.admin_password: Secret | None = None  # generated at start; a document without one keeps it
+
+    def read(self, document: bytes) -> Config:
+        """Raises ClientFault with every error."""
+        config_text, users_text = unpack(document)
+        loaded = parse(config_text, users_text, self._environ)
+        config, _ = with_admin_password(loaded.config)
+        if loaded.config.admin.password is None and self.admin_password is not None:
+            admin = config.admin.model_copy(update={"password": self.admin_password})
+            config = config.model_copy(update={"admin": admin})
+        return config
+
+    async def validate(self, document: bytes) -> Report:
+        try:
+            config = self.read(document)
+        except ConfigError as error:
+            return Report(ChangeClass.LOCAL, errors=tuple(map(str, error.problems)))
+        except ClientFault as fault:
+            return Report(ChangeClass.LOCAL, errors=(str(fault),))
+        current = self._databases.snapshot
+        if current is None:
+            return Report(ChangeClass.LOCAL)
+        difference = diff.diff(current.config, config)
+        errors = await self._try_servers(config)
+        return Report(
+            _CLASSES[difference.change], difference.scope, tuple(errors), (*difference.lines, *difference.restart)
+        )
+
+    async def _try_servers(self, config: Config) -> list[str]:
+        """Logs in once to every server address that is not in use now."""
+        known = {pool.target for pool in self._databases.pools}
+        wanted = [t for t in dict.fromkeys(self._databases.targets(config)) if t not in known]
+        slots = asyncio.Semaphore(TRIED_AT_ONCE)
+        errors: list[str] = []
+
+        async def attempt(target: Target) -> None:
+            async with slots:
+                try:
+                    client = await SimpleClient.connect(target, timeout_s=TRY_TIMEOUT_S)
+                    await client.close()
+                except Fault as fault:
+                    errors.append(f"server {target.address}, database {target.database}, user {target.user}: {fault}")
+
+        await asyncio.gather(*(attempt(target) for target in wanted))
+        return sorted(errors)
+
+    def pause(self, scope: tuple[str, ...], rid: int) -> None:
+        for name in scope:
+            self._databases.gate(name).close(Reason.ROLLOUT)
+        log.info("paused rollout=%s databases=%s", rid, ",".join(scope))
+
+    async def drain(self, scope: tuple[str, ...]) -> None:
+        """Every transaction begun here has ended, and no statement of an earlier life of this node runs any more."""
+        loop = asyncio.get_running_loop()
+        waits = []
+        for name in scope:
+            gate = self._databases.gate(name)
+            if gate.running:
+                done: asyncio.Future[None] = loop.create_future()
+                gate.when_drained(lambda done=done: None if done.done() else done.set_result(None))  # type: ignore[misc]
+                waits.append(done)
+        if waits:
+            await asyncio.gather(*waits)
+        await self._exorcise(scope)
+
+    async def _exorcise(self, scope: tuple[str, ...]) -> None:
+        pools: dict[str, Pool] = {}
+        for pool in self._databases.pools:
+            if pool.database in scope and pool.role == "primary":
+                pools.setdefault(f"{pool.target.address}/{pool.target.user}", pool)
+        todo = {name: pool for name, pool in pools.items() if name not in self._haunted}
+        for name, pool in todo.items():
+            try:
+                async with asyncio.timeout(GHOSTS_TIMEOUT_S):
+                    server = await checkout(pool)
+                    talk = Conversation(server)
+                    try:
+                        sql = _GHOSTS.format(prefix=_escaped(self._prefix), own=_quoted(self._own))
+                        while True:
+                            (result,) = await talk.query(sql, GHOSTS_TIMEOUT_S)
+                            if result.rows[0][0] == b"0":
+                                break
+                            await asyncio.sleep(GHOSTS_POLL_S)
+                    finally:
+                        talk.end()
+                        pool.release(server)
+            except (Fault, TimeoutError) as error:
+                raise DrainFailed(f"server {pool.target.address}: {error or 'backends of an earlier start do not end'}") from None
+            self._haunted.add(name)
+
+    def resume(self, scope: tuple[str, ...]) -> None:
+        for name in scope:
+            self._databases.gate(name).open(Reason.ROLLOUT)
+        log.info("resumed databases=%s", ",".join(scope))
+
+    async def apply(self, document: bytes, version: ConfigVersion) -> None:
+        try:
+            config = self.read(document)
+            self._apply(snapshot(config, document, number=version.n, digest=version.digest))
+        except Fault as fault:
+            raise ApplyFailed(str(fault)) from None
+        except (OSError, ValueError) as error:
+            raise ApplyFailed(str(error)) from None
+
+
+def _escaped(text: str) -> str:
+    """Inside E'…', as a LIKE pattern."""
+    return _quoted(text).replace("%", "\\\\%").replace("_", "\\\\_")
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "''")
+
+
+class Flock:
+    """Discovery, control channel and sync of this node, started and stopped in order."""
+
+    def __init__(self, options: FlockOptions, node: str, boot: bytes, state: Path, client: tuple[str, int]) -> None:
+        """Raises ValueError for a bad key file, OSError when it or the gossip address cannot be had."""
+        self.options = options
+        self.node = node
+        self.boot = boot
+        self._state = state
+        keyring = Keyring()
+        identity = None
+        if options.key_file is not None:
+            text = Path(options.key_file).read_text()
+            keyring = Keyring.parse(text)
+            identity = ControlIdentity(node, keyring.keys, options.name, state)
+        self._udp, self._tcp = bind_pair(options.gossip)
+        self.gossip = Address(options.gossip.host, self._udp.getsockname()[1])
+        self.control = ControlChannel(node, flock=options.name, identity=identity)
+        host = advertised_host(client[0]) if client[0] else "127.0.0.1"
+        me = Member(node=node, gossip=self.gossip, client=Address(host, client[1]), boot=boot)
+        settings = DiscoverySettings(
+            flock=options.name,
+            bind=self.gossip,
+            seeds=options.seeds,
+            state_dir=str(state),
+            mdns=options.mdns,
+            profile=options.profile,
+        )
+        self.discovery = Discovery(me, settings, self.control, keyring, Clock(), SystemRandom())
+        self.sync: Sync | None = None
+
+    async def start(self) -> None:
+        await self.control.start(self.gossip.host, self.gossip.port, sock=self._tcp)
+        await self.discovery.start(self._udp)
+
+    def build_sync(self, target: Proxy, settings: SyncSettings) -> Sync:
+        """Raises SettingsError."""
+        self.sync = Sync(
+            node=self.node,
+            boot=self.boot.hex(),
+            state_dir=self._state,
+            register_url=self.options.register_url,
+            control=self.control,
+            peers=self.peers,
+            reachable=self.reachable,
+            target=target,
+            settings=settings,
+            address=str(self.discovery.me.gossip),
+        )
+        return self.sync
+
+    def members(self) -> list[MemberView]:
+        return self.discovery.members()
+
+    def peers(self) -> dict[str, str]:
+        """Control addresses of the others, by node name."""
+        return {view.node: str(view.gossip) for view in self.members() if not view.me and view.state is not State.LEFT}
+
+    def reachable(self, node: str) -> bool | None:
+        for view in self.members():
+            if view.node == node:
+                return {State.ALIVE: True, State.SUSPECT: None}.get(view.state, False)
+        return None
+
+    def tell(self, *, clients: int, version: tuple[int, str] | None) -> None:
+        """What the others show about this node."""
+        number, text = version or (0, "")
+        self.discovery.update_meta(clients=clients, version=number, digest=text)
+
+    async def leave(self) -> None:
+        if self.sync is not None:
+            await self.sync.leave()
+        await self.discovery.leave()
+
+    async def stop(self) -> None:
+        if self.sync is not None:
+            await self.sync.stop()
+        await self.discovery.stop()
+        await self.control.stop()
+

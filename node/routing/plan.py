@@ -33,7 +33,7 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.placement import template
-from node.routing.planning import HINT_WAYS_OUT, Question, direct, reads_only, refuse
+from node.routing.planning import HINT_WAYS_OUT, Question, direct, lookup_refusal, reads_only, refuse
 from node.routing.reads import plan_copy_to, plan_inner, plan_select
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import Kind, Statement
@@ -141,6 +141,8 @@ def _plan(question: Question) -> Outcome:
     if hinted is not None:
         return hinted
     statement = question.statement
+    if statement.tables and question.topology.has_lookups:
+        return lookup_refusal()
     if statement.parameters and question.values.parameters is None and statement.kind in _ROWS:
         return direct(question, _ONE, "parameters are not bound yet: any shard can describe it", anywhere=True)
     match statement.kind:

@@ -36,6 +36,11 @@ class Question:
         return tuple(range(self.topology.shards))
 
 
+def lookup_refusal() -> Refusal:
+    """Keys that a query must translate first: hashing them untranslated would be silently wrong."""
+    return refuse("a table sharded through a lookup query is not supported", hint=HINT_WAYS_OUT)
+
+
 def refuse(message: str, *, detail: str | None = None, hint: str | None = None, sqlstate: str = "0A000") -> Refusal:
     return Refusal(ClientFault(message, sqlstate=sqlstate, detail=detail, hint=hint))
 

@@ -72,6 +72,7 @@ class Topology:
     schemas: tuple[ShardedSchema, ...] = ()
     _named: dict[str, tuple[ShardedTable, ...]] = field(init=False, repr=False, compare=False)
     _by_column: dict[str, ShardedTable] = field(init=False, repr=False, compare=False)
+    has_lookups: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         named: dict[str, tuple[ShardedTable, ...]] = {}
@@ -82,6 +83,7 @@ class Topology:
             else:
                 by_column.setdefault(rule.column, rule)
         object.__setattr__(self, "_named", named)
+        object.__setattr__(self, "has_lookups", any(rule.lookup_query is not None for rule in self.tables))
         object.__setattr__(self, "_by_column", by_column)
 
     @property

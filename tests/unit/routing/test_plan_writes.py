@@ -263,3 +263,10 @@ def test_cross_shard_disabled_refuses_several_shards() -> None:
     assert route("UPDATE orders SET total = 1", topology=closed).startswith("refused 58000")
     assert route("INSERT INTO orders (id) VALUES (1), (3)", topology=closed).startswith("refused 58000")
     assert route("SELECT * FROM orders WHERE id = 5", topology=closed, catalog=CATALOG) == one(5)
+
+
+def test_lookup_rules_are_refused_rather_than_hashed() -> None:
+    asks = Topology("d", 4, (ShardedTable(None, "orders", "id", lookup_query="SELECT tenant FROM map WHERE id = $1"),))
+    for sql in ("SELECT * FROM orders WHERE id = 5", "INSERT INTO orders (id) VALUES (5)", "COPY orders FROM STDIN"):
+        assert route(sql, topology=asks).startswith("refused 0A000")
+    assert route("SELECT 1", topology=asks) == "0 direct one"

@@ -84,8 +84,9 @@ class Found:
 class TakeSeat:
     """A boot enters its name, holding the document `digest` that must still be in force at that instant.
 
-    A node whose disk the roster knows may do so while a rollout is open: nothing commits without its vote, and it would
-    remember one. Anybody else waits (Inv7).
+    A node whose disk the roster knows may do so at any time: nothing commits without its vote, and it would remember
+    one. One that comes back with another disk waits while votes are taken: it may have said one and forgotten it. A new
+    name waits for the end of any rollout, whose coordinator does not count it (Inv7).
     """
 
     node: str
@@ -100,11 +101,14 @@ class TakeSeat:
         if cell.cur.digest != self.digest:
             raise Obsolete("another version came into force", wait=True)
         known = cell.roster.get(self.node)
-        if cell.roll is not None and (known is None or known.disk != self.seat.disk):
+        if cell.roll is not None and not self._may_interrupt(known, cell.roll):
             raise Obsolete(f"rollout {cell.roll.rid} is open; a new member waits for its end", wait=True)
         if known is None and len(cell.roster) >= MEMBERS_LIMIT:
             raise Obsolete(f"the flock already has {MEMBERS_LIMIT} members")
         return replace(cell, roster=cell.roster.with_seat(self.node, self.seat))
+
+    def _may_interrupt(self, known: Seat | None, roll: Roll) -> bool:
+        return known is not None and (known.disk == self.seat.disk or roll.phase is Phase.VALIDATING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ NAME_LIMIT = 128  # characters of a node name or an address
 @dataclass(frozen=True, slots=True)
 class Seat:
     """`boot` names one life of the process. `disk` names its journal: a node that comes back with another disk may have
-    forgotten a vote, so it has to wait like a stranger until no rollout is open."""
+    forgotten a vote, so it has to wait while votes are taken."""
 
     boot: str
     disk: str

@@ -54,9 +54,16 @@ def test_a_seat_is_taken_only_with_the_document_in_force() -> None:
 
 def test_a_stranger_waits_for_an_open_rollout_and_a_known_disk_does_not() -> None:
     assert "a new member waits" in refused(TakeSeat("n3", SEAT, A), OPENED)
-    assert "a new member waits" in refused(TakeSeat("n2", Seat("boot3", "other disk", ""), A), OPENED)
-    back = TakeSeat("n2", Seat("boot3", "disk2", "h:2"), A).apply(OPENED)
-    assert back.roll == OPENED.roll
+    assert "a new member waits" in refused(TakeSeat("n3", SEAT, A), FENCING)
+    for cell in (OPENED, FENCING):
+        back = TakeSeat("n2", Seat("boot3", "disk2", "h:2"), A).apply(cell)
+        assert back.roll == cell.roll
+
+
+def test_a_member_that_lost_its_disk_waits_only_while_votes_are_taken() -> None:
+    lost = TakeSeat("n2", Seat("boot3", "other disk", ""), A)
+    assert lost.apply(OPENED).roll == OPENED.roll
+    assert "a new member waits" in refused(lost, FENCING)
 
 
 def test_a_full_roster_takes_nobody_but_those_it_knows() -> None:

@@ -327,7 +327,7 @@ class Groups:
                 value = each.result()
                 if value is None and aggregate.otherwise:
                     continue  # every shard's part was NULL, so every shard shows the alternative
-                done[aggregate.output] = convert(value, column)
+                done[aggregate.output] = convert(value, column, aggregate.digits)
             finished.append(done)
         self._groups.clear()
         return finished

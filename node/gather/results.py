@@ -16,10 +16,15 @@ _FLOAT8 = struct.Struct("!d")
 _EXACT_FLOAT = 1 << 53  # beyond it a double cannot hold every integer
 
 
-def convert(value: Result, column: Column) -> bytes | None:
-    """`value` as that column shows it, after PostgreSQL's cast if its type is another. Raises 22003, 0A000."""
+def convert(value: Result, column: Column, digits: int | None = None) -> bytes | None:
+    """`value` as that column shows it: rounded to `digits` decimals, then cast if the column's type is another.
+
+    Raises 22003, 0A000.
+    """
     if value is None or isinstance(value, bytes):
         return value
+    if digits is not None:
+        value = numeric.rescale(numeric.of_int(value) if isinstance(value, int) else value, digits)
     binary = column.format == BINARY
     oid = column.type_oid
     if oid in values.INTEGERS:

@@ -75,7 +75,7 @@ class Aggregate:
     """Column `output` is `function` combined from the shards' columns `partials` (columns as in MergeProgram).
 
     `cast` is the name of the type the result is cast to ("" for none), `otherwise` says that a NULL result stays what
-    the shards put there themselves: `coalesce(sum(x), 0)`.
+    the shards put there themselves: `coalesce(sum(x), 0)`. `digits`: the result is `round(..., digits)` before the cast.
     """
 
     output: int
@@ -84,6 +84,7 @@ class Aggregate:
     bytewise: bool = False
     cast: str = ""
     otherwise: bool = False
+    digits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ with the tree it came from: a deparser that loses something must not change an a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from node.errors import ClientFault, refused
@@ -98,7 +98,7 @@ class _Analysis:
     placement: Placement
     knowledge: Knowledge
     hidden: list[Tree] = field(default_factory=list)
-    aggregates: list[tuple[int, Aggregate]] = field(default_factory=list)  # output ≥ 0 visible; else -1 - hidden
+    aggregates: list[Aggregate] = field(default_factory=list)  # outputs: visible, or -1 - hidden
     reasons: list[str] = field(default_factory=list)
     columns: Columns = field(init=False)
     functions: Functions = field(init=False)
@@ -276,7 +276,7 @@ class _Analysis:
 
     def _decompose(self, expression: Tree, output: int) -> None:
         """Adds the partial columns of the aggregate in `expression`, which is the client's or a hidden column."""
-        inner, cast, otherwise = unwrap(expression)
+        wrapped = unwrap(expression)
         calls = [n for n in walk(expression) if isinstance(n, ast.FuncCall) and self.functions.is_aggregate(n)]
         if any(isinstance(n, ast.GroupingFunc) for n in walk(expression)):
             raise refused("GROUPING()")
@@ -288,7 +288,7 @@ class _Analysis:
         if call.agg_order or call.func_variadic:
             raise refused(f"ORDER BY or VARIADIC inside {name}()")
         chosen = merged in ("min", "max")
-        if len(calls) > 1 or (inner is not call and not chosen):
+        if len(calls) > 1 or (wrapped.inner is not call and not chosen):
             raise refused("an expression over aggregates", hint="select the aggregates and compute in the application")
         self.columns.refuse_nondeterministic(call.args, name)
         self.functions.refuse_volatile(expression, f"an aggregate expression with {name}()")
@@ -301,12 +301,13 @@ class _Analysis:
             parts = partial_calls(call, merged)
         partials = tuple(self._hide(part, name) for part in parts)
         bytewise = chosen and bool(call.args) and self.columns.is_bytewise(call.args[0])
-        self.aggregates.append(
-            (
-                output,
-                Aggregate(output, merged, partials, bytewise, cast if not chosen else "", otherwise and not chosen),
+        if chosen:
+            aggregate = Aggregate(output, merged, partials, bytewise)
+        else:
+            aggregate = Aggregate(
+                output, merged, partials, cast=wrapped.cast, otherwise=wrapped.otherwise, digits=wrapped.digits
             )
-        )
+        self.aggregates.append(aggregate)
 
     # --- expressions -------------------------------------------------------------------------------------------
 
@@ -423,10 +424,8 @@ class _Analysis:
             sort=tuple(SortKey(self._at(k.column), k.descending, k.nulls_first, k.bytewise) for k in sort),
             group=None if group is None else tuple(map(self._at, group)),
             aggregates=tuple(
-                Aggregate(
-                    self._at(a.output), a.function, tuple(map(self._at, a.partials)), a.bytewise, a.cast, a.otherwise
-                )
-                for _, a in self.aggregates
+                replace(a, output=self._at(a.output), partials=tuple(map(self._at, a.partials)))
+                for a in self.aggregates
             ),
             distinct=None if distinct is None else tuple(map(self._at, distinct)),
         )

@@ -7,6 +7,7 @@ is therefore used untyped here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pglast import ast as _typed_ast
@@ -62,14 +63,47 @@ def partial_calls(call: Tree, merged: str) -> list[Tree]:
     ]
 
 
-def unwrap(expression: Tree) -> tuple[Tree, str, bool]:
-    """Takes one outer cast and one coalesce(aggregate, constant...) off: what is inside, the cast, had a coalesce."""
-    cast, otherwise, node = "", False, expression
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """An aggregate and what the client does with it: cast(round(coalesce(aggregate, constant), digits))."""
+
+    inner: Tree
+    cast: str
+    otherwise: bool
+    digits: int | None
+
+
+def unwrap(expression: Tree) -> Wrapped:
+    """Takes off one outer cast, one round() and one coalesce() in any order, and an inner cast to plain numeric."""
+    cast, otherwise, digits, node = "", False, None, expression
     if isinstance(node, ast.TypeCast):
         cast, node = node.typeName.names[-1].sval, node.arg
-    if isinstance(node, ast.CoalesceExpr) and all(isinstance(a, (ast.A_Const, ast.ParamRef)) for a in node.args[1:]):
-        otherwise, node = True, node.args[0]
-    return node, cast, otherwise
+    while True:
+        if isinstance(node, ast.CoalesceExpr) and not otherwise and all(map(_is_constant, node.args[1:])):
+            otherwise, node = True, node.args[0]
+        elif digits is None and (found := _rounding(node)) is not None:
+            digits, node = found, node.args[0]
+        else:
+            break
+    if isinstance(node, ast.TypeCast) and node.typeName.names[-1].sval == "numeric" and not node.typeName.typmods:
+        node = node.arg
+    return Wrapped(node, cast, otherwise, digits)
+
+
+def _is_constant(node: Tree) -> bool:
+    return isinstance(node, (ast.A_Const, ast.ParamRef))
+
+
+def _rounding(node: Tree) -> int | None:
+    """How many decimals `round(x, 2)` keeps; of one argument it may be the floating-point function."""
+    if not isinstance(node, ast.FuncCall) or function_name(node) != "round" or len(node.args or ()) != 2:
+        return None
+    given = node.args[1]
+    if schema_name(node) not in (None, "pg_catalog"):
+        return None
+    if isinstance(given, ast.A_Const) and isinstance(given.val, ast.Integer) and 0 <= given.val.ival <= 1000:
+        return int(given.val.ival)
+    return None
 
 
 def deparse(tree: Tree, known: set[int]) -> tuple[str, tuple[int, ...] | None]:

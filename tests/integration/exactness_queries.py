@@ -128,6 +128,10 @@ def _aggregate(rng: random.Random) -> str:
             f"sum({small})::{rng.choice(['int', 'bigint', 'numeric(20,1)', 'text'])}",
             f"coalesce(sum({small}), {rng.choice(['0', '-1', '0.50'])})",
             f"coalesce(avg({small}), 0)::numeric(10,{rng.randrange(4)})",
+            f"round(avg({number}), {rng.randrange(5)}){rng.choice(['', '::text', '::numeric(60,1)'])}",
+            f"round(sum({small})::numeric, 2)",
+            f"coalesce(round(avg({small})::numeric, 1), 0)",
+            f"round(coalesce(sum({small}), 0), 3)",
             "coalesce(max(s) || 'x', 'none')",
             "upper(min(s))",
         ]

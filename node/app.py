@@ -375,9 +375,7 @@ class App:
         for server in session.cancellable():
             if server.pool is not None:
                 try:
-                    await cancel_on_server(
-                        server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=10
-                    )
+                    await cancel_on_server(server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=10)
                 except Fault as fault:
                     log.info("cancel_failed client=%s reason=%s", session.id, fault)
         return True

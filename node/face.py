@@ -145,7 +145,7 @@ class Face:
         ]
         if moved and len(self.members()) > 1:
             raise ClientFault(
-                f"cannot reload: routing of database \"{', '.join(sorted(moved))}\" would differ from the other nodes'",
+                f'cannot reload: routing of database "{", ".join(sorted(moved))}" would differ from the other nodes\'',
                 sqlstate="55000",
                 hint="ROLLOUT changes all nodes together",
             )
@@ -184,7 +184,9 @@ class Face:
         outcome = await app.sync.rollout(document, app.node, request.timeout_s, request.dry_run)
         if outcome.errors or (not outcome.opened and outcome.outcome == "aborted" and not outcome.dry_run):
             raise ClientFault(
-                f"rollout refused: {outcome.reason}" if not outcome.errors else "rollout refused: the document is not valid",
+                f"rollout refused: {outcome.reason}"
+                if not outcome.errors
+                else "rollout refused: the document is not valid",
                 sqlstate="55006" if not outcome.errors else "F0000",
                 detail="\n".join(outcome.errors) or None,
                 hint="nothing was changed",
@@ -221,7 +223,9 @@ class Face:
         app = self._app
         if not await app.sync.evict(member, app.node):
             raise ServerFault(
-                f'member "{member}" was not evicted', sqlstate="55000", hint="SHOW PEERS lists the members; one cannot evict itself"
+                f'member "{member}" was not evicted',
+                sqlstate="55000",
+                hint="SHOW PEERS lists the members; one cannot evict itself",
             )
         app.flock.discovery.evict(member)
 

@@ -155,7 +155,7 @@ class Proxy:
             async with slots:
                 try:
                     client = await SimpleClient.connect(target, timeout_s=TRY_TIMEOUT_S)
-                    await client.close()
+                    client.close()
                 except Fault as fault:
                     errors.append(f"server {target.address}, database {target.database}, user {target.user}: {fault}")
 
@@ -203,7 +203,9 @@ class Proxy:
                         talk.end()
                         pool.release(server)
             except (Fault, TimeoutError) as error:
-                raise DrainFailed(f"server {pool.target.address}: {error or 'backends of an earlier start do not end'}") from None
+                raise DrainFailed(
+                    f"server {pool.target.address}: {error or 'backends of an earlier start do not end'}"
+                ) from None
             self._haunted.add(name)
 
     def resume(self, scope: tuple[str, ...]) -> None:
@@ -309,4 +311,3 @@ class Flock:
             await self.sync.stop()
         await self.discovery.stop()
         await self.control.stop()
-

@@ -1,4 +1,4 @@
-"""Who may come in, and who answers: accounts for logins, cancel keys, and the welcome of a client that proved itself."""
+"""Who may come in: accounts for logins, cancel keys, and the welcome of a client that proved who it is."""
 
 from __future__ import annotations
 

@@ -157,9 +157,7 @@ async def _transfer(
             text = body[:-1].decode("utf-8", "replace")
             raise ClientFault(f"COPY from stdin failed: {text}", sqlstate="57014")
         elif letter not in (Frontend.FLUSH, Frontend.SYNC):
-            raise ClientFault(
-                f"unexpected message type 0x{letter:02X} during COPY from stdin", sqlstate="08P01"
-            )
+            raise ClientFault(f"unexpected message type 0x{letter:02X} during COPY from stdin", sqlstate="08P01")
 
 
 async def _rows(
@@ -245,7 +243,7 @@ async def next_message(session: Session) -> tuple[int, bytes]:
             raise session.too_long()
         if letter != NOTHING:
             return letter, requests.buffer[requests.start + 5 : requests.end]
-        fed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        session.services.when_fed(session, lambda fed=fed: None if fed.done() else fed.set_result(None))  # type: ignore[misc]
+        fed = asyncio.Event()
+        session.services.when_fed(session, fed.set)
         session.resume_client()
-        await fed
+        await fed.wait()

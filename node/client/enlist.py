@@ -178,7 +178,9 @@ class Shards:
         except Fault as fault:
             # It is committed: the decision is on disk. The parts that did not hear it yet will.
             log.warning("commit_prepared_pending transaction=%s reason=%s", number, fault)
-            session.services.resolve_later(session.database, {s: str(g) for s, g in gids.items()}, (decisions.boot, number))
+            session.services.resolve_later(
+                session.database, {s: str(g) for s, g in gids.items()}, (decisions.boot, number)
+            )
             return
         decisions.forget((decisions.boot, number))
 
@@ -288,9 +290,9 @@ class Parked:
 async def client_ready(session: Session) -> None:
     """Returns when the client reads again; raises when it is gone."""
     while session.writing_paused:
-        resumed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        session.on_resumed = lambda: None if resumed.done() else resumed.set_result(None)
-        await resumed
+        resumed = asyncio.Event()
+        session.on_resumed = resumed.set
+        await resumed.wait()
     session.on_resumed = None
 
 

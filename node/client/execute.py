@@ -52,7 +52,9 @@ class Portal:
 
 class Execution:
     # answered here, or on the servers enlisted; none of them returns rows
-    LOCAL: ClassVar = frozenset((Kind.BEGIN, Kind.COMMIT, Kind.ROLLBACK, Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO))
+    LOCAL: ClassVar = frozenset(
+        (Kind.BEGIN, Kind.COMMIT, Kind.ROLLBACK, Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
+    )
     _SETTINGS: ClassVar = frozenset((Kind.SET, Kind.RESET, Kind.DISCARD, Kind.DEALLOCATE))
 
     def __init__(
@@ -70,7 +72,7 @@ class Execution:
 
     async def run(self, sink: Sink, *, description: bool, say: bool = True) -> str:
         """Runs it, writes rows and, if `say`, CommandComplete; returns the command tag. Raises Fault."""
-        statement, session = self.statement, self.session
+        statement = self.statement
         kind = statement.kind
         if self.shards.failed and kind not in (Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO):
             raise ClientFault(
@@ -124,7 +126,11 @@ class Execution:
             notice = messages.notice("there is no transaction in progress", severity="WARNING", sqlstate="25P01")
             self.session.write(notice)
             return kind.upper()
-        what = {Kind.SAVEPOINT: "SAVEPOINT", Kind.RELEASE: "RELEASE SAVEPOINT", Kind.ROLLBACK_TO: "ROLLBACK TO SAVEPOINT"}
+        what = {
+            Kind.SAVEPOINT: "SAVEPOINT",
+            Kind.RELEASE: "RELEASE SAVEPOINT",
+            Kind.ROLLBACK_TO: "ROLLBACK TO SAVEPOINT",
+        }
         raise ClientFault(f"{what[kind]} can only be used in transaction blocks", sqlstate="25P01")
 
     async def _savepoint(self, kind: Kind) -> None:
@@ -252,7 +258,9 @@ class Execution:
 
     async def _all_or_nothing(self, outcome: Plan) -> None:
         """What may change several shards runs in a transaction of its own, if the client has none."""
-        several = len(outcome.shards) > 1 or isinstance(outcome.program, SplitProgram | InsertSelectProgram | CopyProgram)
+        several = len(outcome.shards) > 1 or isinstance(
+            outcome.program, SplitProgram | InsertSelectProgram | CopyProgram
+        )
         if outcome.writes and several and self.statement.transactional:
             await self.shards.begin_implicit()
 
@@ -315,7 +323,9 @@ class Execution:
         if not kept.head:
             raise ClientFault("INSERT ... SELECT without rows", sqlstate="42601")
         columns = messages.parse_row_description(kept.head[5:])
-        work = InsertSelect(program, columns, self._shard_of(program), literals=bare_literals(self.statement, self.lexed))
+        work = InsertSelect(
+            program, columns, self._shard_of(program), literals=bare_literals(self.statement, self.lexed)
+        )
         for body in kept.bodies:
             work.add(body)
         everywhere = tuple(range(session.database.topology.shards))
@@ -403,4 +413,3 @@ class Rows:
 
     async def ready(self) -> None:
         return None
-

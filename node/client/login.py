@@ -538,5 +538,3 @@ class Login:
 
 def _nobody(_: LoginResult) -> None:
     """Where a result goes when the client left before it."""
-
-

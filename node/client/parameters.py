@@ -79,21 +79,23 @@ def identifier(name: str) -> str:
 
 
 def replay(server: Parameters, client: Parameters) -> str:
-    """SQL that makes a connection with the settings `server` one with the settings `client`; one implicit transaction."""
+    """SQL, one implicit transaction, that gives a connection with the settings `server` those of `client`."""
     have, want = server.values, client.values
     changed = [name for name in client.names if have.get(name) != want[name]]
     gone = [name for name in server.names if name not in want]
     ordered_gone = [n for n in _IDENTITY if n in gone] + [n for n in gone if n not in _IDENTITY]
     ordered = [n for n in changed if n not in _IDENTITY] + [n for n in _IDENTITY if n in changed]
-    statements = [f"RESET {identifier(name)}" if name not in _IDENTITY else _reset_identity(name) for name in ordered_gone]
+    statements = [_reset(name) for name in ordered_gone]
     if ordered:
         calls = ", ".join(f"pg_catalog.set_config({literal(n)},{literal(want[n])}, false)" for n in ordered)
         statements.append(f"SELECT {calls}")
     return "; ".join(statements)
 
 
-def _reset_identity(name: str) -> str:
-    return "RESET ROLE" if name == "role" else "RESET SESSION AUTHORIZATION"
+def _reset(name: str) -> str:
+    if name == "role":
+        return "RESET ROLE"
+    return "RESET SESSION AUTHORIZATION" if name == "session_authorization" else f"RESET {identifier(name)}"
 
 
 def ask(names: Iterable[str]) -> str:

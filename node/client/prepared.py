@@ -7,7 +7,6 @@ Two clients that prepare the same text with the same parameter types share one s
 from __future__ import annotations
 
 from collections import OrderedDict
-
 from typing import TYPE_CHECKING
 
 from node.wire import messages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from node.client.login import Login, LoginResult, Reception
 from node.errors import Bug
@@ -17,20 +17,16 @@ log = logging.getLogger("pgmurmur.client")
 EARLY_BYTES = 1 << 20
 
 
-class Receiver:
+class Receiver(Protocol):
     """Whoever takes a client's bytes after its login: a Session, or the admin console."""
 
-    def from_client(self, data: bytes) -> None:
-        raise NotImplementedError
+    def from_client(self, data: bytes) -> None: ...
 
-    def client_lost(self) -> None:
-        raise NotImplementedError
+    def client_lost(self) -> None: ...
 
-    def client_pause(self) -> None:
-        raise NotImplementedError
+    def client_pause(self) -> None: ...
 
-    def client_resume(self) -> None:
-        raise NotImplementedError
+    def client_resume(self) -> None: ...
 
 
 class ClientProtocol(asyncio.Protocol):

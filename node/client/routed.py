@@ -16,6 +16,7 @@ from node.routing.plan import plan
 from node.routing.statement import Kind
 from node.wire import messages
 from node.wire.codes import Frontend
+from node.wire.pipeline import NOTHING
 
 if TYPE_CHECKING:
     from node.client.session import Session
@@ -30,7 +31,16 @@ _BIND = int(Frontend.BIND)
 _SYNC = int(Frontend.SYNC)
 # Transaction control is heard by every shard enlisted or yet to be, EXPLAIN gets lines of ours, COPY data is split.
 _ALWAYS_SLOW = frozenset(
-    (Kind.COMMIT, Kind.ROLLBACK, Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO, Kind.EXPLAIN, Kind.COPY_FROM, Kind.COPY_TO)
+    (
+        Kind.COMMIT,
+        Kind.ROLLBACK,
+        Kind.SAVEPOINT,
+        Kind.RELEASE,
+        Kind.ROLLBACK_TO,
+        Kind.EXPLAIN,
+        Kind.COPY_FROM,
+        Kind.COPY_TO,
+    )
 )
 _BEGINS = frozenset(map(int, (_QUERY, _PARSE, _BIND, Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
 
@@ -47,7 +57,7 @@ def begin(session: Session) -> bool:
     letter = requests.buffer[at]
     if session.discarding or letter not in _BEGINS:
         letter = requests.next()
-        if letter == states.NOTHING:
+        if letter == NOTHING:
             return False
         return session.unlinked(letter)
     end = requests.unit()

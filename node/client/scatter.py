@@ -22,6 +22,7 @@ from node.routing.lexer import Lexed
 from node.routing.statement import Kind, Statement
 from node.wire import messages
 from node.wire.codes import Frontend
+from node.wire.pipeline import TOO_LONG
 
 if TYPE_CHECKING:
     from node.client.session import Session
@@ -176,7 +177,7 @@ class _Unit:
             while letter != Frontend.SYNC:
                 await self._message(letter, body)
                 letter = requests.next()
-                if letter <= states.TOO_LONG:
+                if letter <= TOO_LONG:
                     # a unit that ended with Flush: the rest of the batch is a unit of its own
                     await self._pause_batch()
                     return

@@ -43,8 +43,8 @@ from node.wire.pipeline import (
 )
 
 if TYPE_CHECKING:
-    from node.client.prepared import Prepared
     from node.auth.verifier import Account
+    from node.client.prepared import Prepared
     from node.client.services import Services
     from node.database import Database
     from node.pool.core import Waiter
@@ -448,14 +448,14 @@ class Session:
                 replacement = self.on_parse(server, buffer[start:end])
             elif letter == _BIND:
                 replacement = self.on_bind(server, buffer, start, end)
-            elif letter == _DESCRIBE or letter == _CLOSE:
+            elif letter in (_DESCRIBE, _CLOSE):
                 replacement = self.on_name(server, letter, buffer[start:end])
             elif letter == _FUNCTION_CALL:
                 pipeline.owe_query(self)
             elif letter in _COPY:
                 if pipeline.done == pipeline.sent and not pipeline.batch:
                     replacement = b""  # what is left of a COPY that has failed
-                if letter == _COPY_DONE or letter == _COPY_FAIL:
+                if letter in (_COPY_DONE, _COPY_FAIL):
                     pipeline.copy_ended()
             elif letter != _FLUSH:
                 letter = -1 if letter == _TERMINATE else -2
@@ -721,7 +721,9 @@ class Session:
                 hint="close statements that are not used any more, or raise the limit",
             )
         self.drop_statement(name)
-        prepared = self.services.prepared.use(sql, message[sql_end + 1 :], self.parameters.values.get("search_path", ""))
+        prepared = self.services.prepared.use(
+            sql, message[sql_end + 1 :], self.parameters.values.get("search_path", "")
+        )
         self.prepared[name] = prepared
         self.doubtful.discard(name)
         self.unit_names.append(name)

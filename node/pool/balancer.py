@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 from typing import TYPE_CHECKING
 
 from node.errors import ServerFault
 from node.pool.health import FOREVER
 
 if TYPE_CHECKING:
+    from random import Random
+
     from node.pool.pool import Pool
 
 
@@ -70,7 +71,9 @@ class Balancer:
             usable = [pool for pool in self.replicas if not pool.health.banned(now)]
         if not usable:
             if self.primary is None or self.split == "exclude_primary":
-                raise ServerFault("all replicas are banned", sqlstate="58000", hint="UNBAN on the admin console lifts bans")
+                raise ServerFault(
+                    "all replicas are banned", sqlstate="58000", hint="UNBAN on the admin console lifts bans"
+                )
             return self.primary
         return self._choose(usable)
 

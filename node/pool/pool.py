@@ -232,7 +232,7 @@ class Pool:
         if self._fault is None or self._fault.message != fault.message:
             log.warning(
                 "server_connect_failed database=%s user=%s server=%s sqlstate=%s reason=%s",
-                self.database, self.user, self.target, fault.sqlstate, fault,
+                self.database, self.user, self.target.address, fault.sqlstate, fault,
             )  # fmt: skip
         self._fault = fault
         if self._down_since is None:
@@ -249,7 +249,7 @@ class Pool:
         return ServerFault(
             f'connection pool for user "{self.user}" and database "{self.database}" is down',
             sqlstate="58000",
-            detail=f"{self.target}: {fault}",
+            detail=f"{self.target.address}: {fault}",
             hint="check the server and the credentials in [[databases]] and users.toml; SHOW POOLS tells the state",
         )
 
@@ -296,7 +296,7 @@ class Pool:
             self.fill(now)
 
     def _checkout_timeout(self, waited_s: float) -> ServerFault:
-        detail = f"Waited {waited_s:.1f} s for one of {self.core.size} connections to {self.target}."
+        detail = f"Waited {waited_s:.1f} s for one of {self.core.size} connections to {self.target.address}."
         if self._fault is not None:
             detail += f" Last attempt: {self._fault}"
         return ServerFault(

@@ -176,7 +176,10 @@ class Conversation:
     ) -> None:
         """Parse, Bind, Describe, Execute and Sync of an unnamed statement, in one write."""
         pipeline = self.server.pipeline
-        parts = [messages.parse(b"", sql, types), messages.bind(b"", b"", parameter_formats, parameters, result_formats)]
+        parts = [
+            messages.parse(b"", sql, types),
+            messages.bind(b"", b"", parameter_formats, parameters, result_formats),
+        ]
         if describe:
             parts.append(messages.describe_portal(b""))
         parts.append(messages.execute())

@@ -161,7 +161,17 @@ def error_fields(
     position: int | None = None,
 ) -> bytes:
     """The body shared by ErrorResponse and NoticeResponse."""
-    parts = [b"S", severity.encode(), b"\0V", severity.encode(), b"\0C", sqlstate.encode(), b"\0M", text.encode(), b"\0"]
+    parts = [
+        b"S",
+        severity.encode(),
+        b"\0V",
+        severity.encode(),
+        b"\0C",
+        sqlstate.encode(),
+        b"\0M",
+        text.encode(),
+        b"\0",
+    ]
     if detail is not None:
         parts += (b"D", detail.encode(), b"\0")
     if hint is not None:
@@ -179,8 +189,9 @@ def error_response(fault: Fault) -> bytes:
     )
 
 
-def notice(text: str, *, severity: str = "NOTICE", sqlstate: str = "00000", detail: str | None = None,
-           hint: str | None = None) -> bytes:
+def notice(
+    text: str, *, severity: str = "NOTICE", sqlstate: str = "00000", detail: str | None = None, hint: str | None = None
+) -> bytes:
     return message(b"N", error_fields(severity, sqlstate, text, detail, hint))
 
 

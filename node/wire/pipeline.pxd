@@ -6,6 +6,8 @@ cdef long long _MASK
 cdef unsigned long long _HELD_BYTES, _MAX_LENGTH
 cdef dict _FAKES
 
+cdef unsigned int _number(const unsigned char *p, Py_ssize_t at) noexcept
+
 cdef class Requests:
     cdef public unsigned long long limit
     cdef public bint hold_copy
@@ -17,9 +19,13 @@ cdef class Requests:
     cpdef feed(self, bytes data)
     cpdef Py_ssize_t waiting_bytes(self)
     cpdef hold(self, Py_ssize_t size)
-    @cython.locals(p="const unsigned char *", n=Py_ssize_t, at=Py_ssize_t, end=Py_ssize_t, letter=int, length="unsigned long long")
+    @cython.locals(
+        p="const unsigned char *", n=Py_ssize_t, at=Py_ssize_t, end=Py_ssize_t, letter=int, length="unsigned long long"
+    )
     cpdef int next(self)
-    @cython.locals(p="const unsigned char *", n=Py_ssize_t, at=Py_ssize_t, end=Py_ssize_t, letter=int, length="unsigned long long")
+    @cython.locals(
+        p="const unsigned char *", n=Py_ssize_t, at=Py_ssize_t, end=Py_ssize_t, letter=int, length="unsigned long long"
+    )
     cpdef Py_ssize_t unit(self)
 
 

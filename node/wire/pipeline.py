@@ -70,6 +70,11 @@ _CONTINUED = CONTINUED
 _TOO_LONG = TOO_LONG
 
 
+def _number(p: bytes, at: int) -> int:
+    """Four bytes, big-endian. A function, so that the compiled one is unsigned: `byte << 24` alone has a sign."""
+    return p[at] << 24 | p[at + 1] << 16 | p[at + 2] << 8 | p[at + 3]
+
+
 class Requests:
     """Frames the messages of one client; holds what is torn, under `limit` bytes a message."""
 
@@ -142,14 +147,14 @@ class Requests:
         if n - at < 5:
             return _NOTHING
         letter = p[at]
-        length = p[at + 1] << 24 | p[at + 2] << 16 | p[at + 3] << 8 | p[at + 4]
+        length = _number(p, at + 1)
         if length < 4 or length > self.limit:
             self.length = length
             return _TOO_LONG
         end = at + 1 + length
         if letter == 100 and not self.hold_copy:  # d: CopyData
             while end < n - 5 and p[end] == 100:
-                length = p[end + 1] << 24 | p[end + 2] << 16 | p[end + 3] << 8 | p[end + 4]
+                length = _number(p, end + 1)
                 if length < 4 or length > self.limit:
                     break
                 end += 1 + length
@@ -177,7 +182,7 @@ class Requests:
         at = self.at
         while n - at >= 5:
             letter = p[at]
-            length = p[at + 1] << 24 | p[at + 2] << 16 | p[at + 3] << 8 | p[at + 4]
+            length = _number(p, at + 1)
             if length < 4 or at - self.at + length > self.limit:
                 self.length = length
                 return -1
@@ -322,7 +327,7 @@ class Pipeline:
                 self.held = data[pos:]
                 break
             letter = p[pos]
-            length = p[pos + 1] << 24 | p[pos + 2] << 16 | p[pos + 3] << 8 | p[pos + 4]
+            length = _number(p, pos + 1)
             if length < 4 or length > _MAX_LENGTH:
                 self.broken = letter
                 break
@@ -363,7 +368,7 @@ class Pipeline:
                 self.head += 1
             elif letter == 67 or letter == 73 or letter == 115:  # C, I, s: an Execute, or a part of a Query
                 if letter == 67 and length >= 8:
-                    self.tag = p[pos + 5] << 24 | p[pos + 6] << 16 | p[pos + 7] << 8 | p[pos + 8]
+                    self.tag = _number(p, pos + 5)
                 self.copy_in = 0
                 if head != _QUERY and head != _SKIP_QUERY:
                     if self.done == self.sent or head == _SYNC:
@@ -427,7 +432,9 @@ class Pipeline:
             while self.head != self.tail:
                 slot = self.head & _MASK
                 kind = self.kinds[slot]
-                if self.ordinals[slot] != self.done + 1 or (kind != _FAKE_PARSE_COMPLETE and kind != _FAKE_CLOSE_COMPLETE):
+                if self.ordinals[slot] != self.done + 1:
+                    break
+                if kind != _FAKE_PARSE_COMPLETE and kind != _FAKE_CLOSE_COMPLETE:
                     break
                 out = [] if out is None else out
                 if pos > run:

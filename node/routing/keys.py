@@ -142,12 +142,28 @@ def _points(found: Typed | None, rule: ShardedTable) -> KeySet:
             return ALL
         return KeySet(frozenset((value,))) if -(2**63) <= value < 2**63 else NOTHING
     if rule.data_type == DataType.VARCHAR:
-        return KeySet(frozenset((value,))) if found.kind in ("unknown", "text") and isinstance(value, bytes) else ALL
+        if found.kind in ("unknown", "text") and isinstance(value, bytes):
+            return KeySet(frozenset((_utf8(value),)))
+        return ALL
     if rule.data_type == DataType.UUID and isinstance(value, bytes):
         if found.kind == "unknown":
             return KeySet(frozenset((read_uuid(value),)))
         return KeySet(frozenset((value,))) if found.kind == "uuid" else ALL
     return ALL
+
+
+def _utf8(value: bytes) -> bytes:
+    """Text keys hash as the server stores them. Bytes of another client_encoding would name a wrong shard."""
+    if not value.isascii():
+        try:
+            value.decode()
+        except UnicodeDecodeError as error:
+            raise ClientFault(
+                f'invalid byte sequence for encoding "UTF8": 0x{value[error.start]:02x}',
+                sqlstate="22021",
+                hint="sharding keys of type text need client_encoding UTF8",
+            ) from None
+    return value
 
 
 def _any(condition: AnyOf, rule: ShardedTable, values: Values) -> KeySet:
@@ -221,7 +237,7 @@ def inserted(operand: Operand, rule: ShardedTable, values: Values) -> KeyValue |
                 return in_range(value, "int8")
         case DataType.VARCHAR:
             if isinstance(value, bytes) and found.kind in ("unknown", "text"):
-                return value
+                return _utf8(value)
             if found.kind == "int":
                 return str(value).encode()
         case DataType.UUID if isinstance(value, bytes):

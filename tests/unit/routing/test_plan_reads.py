@@ -201,6 +201,12 @@ def test_joins_subqueries_and_unions_contribute_their_own_sets(sql: str, expecte
         assert route(sql) == expected
 
 
+def test_text_keys_of_another_encoding_are_refused() -> None:
+    assert route("SELECT * FROM users WHERE name = $1", [b"gr\xfcn"]).startswith("refused 22021")
+    assert route("INSERT INTO users (name) VALUES ($1)", [b"gr\xfcn"]).startswith("refused 22021")
+    assert route("SELECT * FROM users WHERE name = $1", ["é".encode()]) == f"{S[chr(233)]} direct one"
+
+
 def binary(number: int, size: int) -> bytes:
     return number.to_bytes(size, "big", signed=True)
 

@@ -69,7 +69,9 @@ class Participant:
         effects: list[Effect] = []
         if self.coordinator is not None:
             if self.coordinator.step is not Step.CONFIRMING:
-                reason = f"rollout {self.coordinator.rid} is open: node {self.node} runs it"
+                dry = self.coordinator.step is Step.DRY
+                what = "a dry run is under way" if dry else f"rollout {self.coordinator.rid} is open"
+                reason = f"{what}: node {self.node} runs it"
                 return [Finish(order.token, "aborted", None, order.target, reason, 0, ())]
             effects += self._settled(self.coordinator.hurry())
         if order.dry_run:

@@ -89,13 +89,14 @@ class Sync:
         utc: Callable[[], float] = time.time,
         address: str = "",
     ) -> None:
-        """`peers` maps node names to control addresses; `reachable` is discovery's opinion (False: known to be gone,
+        """Made inside a running loop; registers its services with the control channel.
+
+        `peers` maps node names to control addresses; `reachable` is discovery's opinion (False: known to be gone,
         None: no opinion). `address` is this node's own control address, written into its seat. Raises SettingsError."""
         self.settings = settings or SyncSettings()
         self.settings.check()
         self.node = node
         self.boot = boot
-        self.drift = False
         self._address = address
         self._peers = peers
         self._reachable = reachable
@@ -122,6 +123,7 @@ class Sync:
         self._started: asyncio.Future[None] | None = None
         self._left = asyncio.Event()
         self._stopping = False
+        self._local = ""  # digest of this node's own files
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed.add_done_callback(_retrieved)
         control.handle(SERVICE, self._hear)
@@ -161,7 +163,7 @@ class Sync:
             await self.stop()
             raise StartRefused(str(refused), refused.version, document) from None
         assert follower.serving is not None
-        self.drift = follower.serving.digest != digest
+        self._local = digest
         if self.drift:
             log.warning("drift local=%s in_force=%s version=%d", digest, follower.serving.digest, follower.serving.n)
         return await self._library.get(follower.serving.digest)
@@ -171,6 +173,15 @@ class Sync:
         """(n, digest) that this node applies now."""
         serving = None if self._participant is None else self._participant.follower.serving
         return None if serving is None else (serving.n, serving.digest)
+
+    @property
+    def drift(self) -> bool:
+        """Do this node's own files differ from what is in force? Only said, never acted on."""
+        return bool(self._local) and self.version is not None and self.version[1] != self._local
+
+    def local_files(self, document: bytes) -> None:
+        """The node read its files again."""
+        self._local = digest_of(document)
 
     @property
     def cell(self) -> Cell | None:
@@ -473,7 +484,11 @@ class Sync:
 
     async def _validated(self, document: bytes) -> Report:
         try:
-            return await self._target.validate(document)
+            async with asyncio.timeout(self.settings.validate_timeout):
+                return await self._target.validate(document)
+        except TimeoutError:
+            text = f"validation did not end within {self.settings.validate_timeout:g} s"
+            return Report(ChangeClass.LOCAL, errors=(text,))
         except Exception as error:  # a dry run that crashes is the best reason not to go on, and never ours to die of
             log.exception("validate_failed")
             return Report(ChangeClass.LOCAL, errors=(f"validation failed: {error!r}",))
@@ -483,6 +498,9 @@ class Sync:
             await self._target.drain(scope)
         except DrainFailed as error:
             self._feed(self._core.drain_failed(rid, attempt, str(error), self._clock()))
+        except Exception as error:  # our bug, but a pause that nobody ends would be worse
+            log.exception("drain_failed")
+            self._feed(self._core.drain_failed(rid, attempt, repr(error), self._clock()))
         else:
             self._feed(self._core.drained(rid, attempt, self._clock()))
 
@@ -493,6 +511,9 @@ class Sync:
             await self._target.apply(document, version)
         except (StoreFailed, ApplyFailed) as error:
             problem = str(error)
+        except Exception as error:  # our bug; the member serves nothing of this version and says so
+            log.exception("apply_failed")
+            problem = repr(error)
         self._feed(self._core.applied(version, problem, self._clock()))
 
     async def _prune(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +386,65 @@ async def test_the_operators_abort_reaches_any_coordinator(three: Flock) -> None
     assert not await three.nodes["b"].sync.abort("bob")
     outcome = await rollout
     assert (outcome.outcome, outcome.reason) == ("aborted", "aborted by bob")
+
+
+async def test_bugs_of_the_proxy_are_refusals_and_not_the_end_of_the_node(
+    three: Flock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def explodes(*_: Any) -> None:
+        raise ZeroDivisionError("oops")
+
+    proxy = three.nodes["b"].proxy
+    monkeypatch.setattr(proxy, "drain", explodes)
+    outcome = await three.nodes["a"].sync.rollout(b"two", by="alice")
+    assert (outcome.outcome, outcome.reason) == ("aborted", "b: ZeroDivisionError('oops')")
+    monkeypatch.undo()
+    monkeypatch.setattr(proxy, "apply", explodes)
+    outcome = await three.nodes["a"].sync.rollout(b"two", by="alice")
+    assert outcome.outcome == "committed"
+    assert [row.reason for row in outcome.nodes if row.node == "b"] == ["ZeroDivisionError('oops')"]
+
+
+async def test_a_validation_that_hangs_is_a_refusal(three: Flock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hangs(document: bytes) -> Report:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    b = three.nodes["b"]
+    monkeypatch.setattr(b.proxy, "validate", hangs)
+    b.sync.settings = replace(FAST, validate_timeout=0.05)
+    outcome = await three.nodes["a"].sync.rollout(b"two", by="alice")
+    assert outcome.reason == "b: validation did not end within 0.05 s"
+
+
+async def test_older_versions_can_be_fetched_and_drift_follows_the_files(three: Flock) -> None:
+    a = three.nodes["a"]
+    await a.sync.rollout(b"two", by="alice")
+    assert a.sync.drift is True
+    a.sync.local_files(b"two")
+    assert a.sync.drift is False
+    cell = a.sync.cell
+    assert cell is not None
+    assert [await a.sync.document(version.digest) for version in cell.history] == [b"one", b"two"]
+    with pytest.raises(StoreFailed, match="no member has document"):
+        await a.sync.document(digest_of(b"never"))
+
+
+async def test_a_dry_run_and_a_rollout_on_one_node_do_not_meet(three: Flock, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(document: bytes) -> Report:
+        started.set()
+        await gate.wait()
+        return Report(ChangeClass.LOCAL)
+
+    monkeypatch.setattr(three.nodes["b"].proxy, "validate", slow)
+    dry = asyncio.create_task(three.nodes["a"].sync.rollout(b"two", by="alice", dry_run=True))
+    await started.wait()
+    refused = await three.nodes["a"].sync.rollout(b"three", by="bob")
+    assert refused.reason == "a dry run is under way: node a runs it"
+    gate.set()
+    assert (await dry).exit_status == 0
 
 
 async def test_the_operators_timeout_aborts(three: Flock) -> None:

@@ -284,9 +284,22 @@ class CopySplitter:
     def _csv_marker(self, at: int, size: int, last: bool) -> int:
         """After `\\.` at the start of a csv line: _LINE says that it is data after all."""
         if at == size:
-            return _END if last else _MORE
+            return _LINE if last else _MORE
         c = self._buffer[at]
-        return _END if c in (10, 13) else _LINE
+        if c not in (10, 13):
+            return _LINE
+        style = self._line_end
+        if style == _CRLF:
+            if c == 10:
+                return _LINE
+            if at + 1 == size:
+                return _LINE if last else _MORE
+            c = self._buffer[at + 1]
+            if c not in (10, 13):
+                return _LINE
+        if (style in (_LF, _CRLF) and c != 10) or (style == _CR and c != 13):
+            raise _bad("end-of-copy marker does not match previous newline style")
+        return _END
 
     def _value(self, buffer: bytearray) -> bytes | None:
         """The key of the row that was just read."""

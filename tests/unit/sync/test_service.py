@@ -28,7 +28,6 @@ FAST = SyncSettings(
     fence_timeout=1.0,
     takeover=0.4,
     takeover_jitter=0.2,
-    takeover_patience=0.3,
     resend=0.05,
     poll=0.5,
     busy_poll=0.05,
@@ -599,5 +598,5 @@ def test_isolation_pause_is_refused_with_the_way_out(tmp_path: Path) -> None:
         SyncSettings(isolation="maybe").check()
     with pytest.raises(SettingsError, match="fence_timeout"):
         SyncSettings(fence_timeout=1.0).check()
-    with pytest.raises(SettingsError, match="takeover_patience"):
-        SyncSettings(takeover_patience=3.0).check()
+    with pytest.raises(SettingsError, match="takeover must be over"):
+        SyncSettings(takeover=0.5).check()

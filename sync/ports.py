@@ -25,8 +25,10 @@ class Report:
 
 class ConfigTarget(Protocol):
     """The proxy, as the rollout sees it. Documents are bytes; a scope is database names, or `("*",)` for all of them
-    (an exclusive change that names none, and a member that lost its seat and must stop serving at once). No method may raise for a document
-    or a database it does not like: `validate` reports, `drain` and `apply` raise DrainFailed and ApplyFailed."""
+    (an exclusive change that names none, and a member that lost its seat and must stop serving at once).
+
+    No method may raise for a document or a database it does not like: `validate` reports, `drain` and `apply` raise
+    DrainFailed and ApplyFailed."""
 
     async def validate(self, document: bytes) -> Report: ...
 

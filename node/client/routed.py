@@ -78,8 +78,9 @@ def begin(session: Session) -> bool:
         balancer = session.database.balancers[shard]
         read = session.unit_role is Role.ANY and not session.begin_message
         session.shard = shard
-        return session.acquire(balancer.read(session.services.clock()) if read else balancer.write())
-    if session.shard != shard:
+        if not session.acquire(balancer.read(session.services.clock()) if read else balancer.write()):
+            return False  # planned again when a server is granted: the map cannot change meanwhile, the text is there
+    elif session.shard != shard:
         session.state = states.SLOW
         session.services.slow_unit(session)
         return False
@@ -163,10 +164,14 @@ def _of_text(session: Session, sql: bytes, values: Values) -> int:
 
 def outcome_of(session: Session, shape: Shape, values: Values) -> Plan | Refusal:
     """`plan` for the only statement of the text that was looked up last."""
-    lexed = session.services.shapes.lexed
+    shapes = session.services.shapes
+    lexed = shapes.lexed
     assert shape.statements is not None
+    assert lexed is not None
     database = session.database
-    hints = session.services.shapes.hints().over(session.hints)
+    hints = session.hints
+    if lexed.comments:
+        hints = shapes.hints().over(hints)
     bound = Values(lexed, values.parameters, values.formats, values.types)
     outcome = plan(shape.statements[0], bound, hints, database.topology, database.layout.catalog)
     if isinstance(outcome, Plan | Refusal):

@@ -428,8 +428,9 @@ class Session:
                 if letter == _TERMINATE:
                     letter = -1
             elif letter == _QUERY:
-                shape = self.services.shapes.find(buffer[start + 5 : end - 1])
-                if not shape.plain and not self.special(shape, _QUERY):
+                # a unit of a sharded database that came this far is known to be plain
+                shape = None if stop_at else self.services.shapes.find(buffer[start + 5 : end - 1])
+                if shape is not None and not shape.plain and not self.special(shape, _QUERY):
                     again = requests.at != start  # answered here: go on; given back: wait until all is settled
                     run = self.flush(buffer, run, upto, end, pieces)
                     pieces = None

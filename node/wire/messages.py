@@ -279,25 +279,57 @@ def spelled_out(formats: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def parse_parse(body: bytes) -> Parse:
-    r = Reader(body, "Parse")
-    name, sql = r.cstring(), r.cstring()
-    types = tuple(r.uint32() for _ in range(r.uint16()))
-    r.end()
-    return Parse(name, sql, types)
+    end = body.find(b"\0")
+    sql_end = body.find(b"\0", end + 1)
+    at = sql_end + 3
+    if end < 0 or sql_end < 0 or at > len(body):
+        raise malformed("Parse", "message is shorter than its fields")
+    count = body[at - 2] << 8 | body[at - 1]
+    if at + 4 * count != len(body):
+        raise malformed("Parse", "message does not end with its fields")
+    return Parse(body[:end], body[end + 1 : sql_end], struct.unpack_from(f"!{count}I", body, at) if count else ())
 
 
 def parse_bind(body: bytes) -> Bind:
-    r = Reader(body, "Bind")
-    portal, statement = r.cstring(), r.cstring()
-    formats = tuple(r.int16() for _ in range(r.uint16()))
-    values = tuple(r.value() for _ in range(r.uint16()))
-    results = tuple(r.int16() for _ in range(r.uint16()))
-    r.end()
+    """Without a Reader: a routed client has one of these in every unit."""
+    end = body.find(b"\0")
+    name_end = body.find(b"\0", end + 1)
+    if end < 0 or name_end < 0:
+        raise malformed("Bind", "string without a terminator")
+    try:
+        formats, at = _codes(body, name_end + 1)
+        count = _HU.unpack_from(body, at)[0]
+        at += 2
+        values: list[bytes | None] = []
+        for _ in range(count):
+            size = _I.unpack_from(body, at)[0]
+            at += 4
+            if size == -1:
+                values.append(None)
+                continue
+            value = body[at : at + size]
+            if size < 0 or len(value) != size:
+                raise malformed("Bind", "message is shorter than its fields")
+            values.append(value)
+            at += size
+        results, at = _codes(body, at)
+    except struct.error:
+        raise malformed("Bind", "message is shorter than its fields") from None
+    if at != len(body):
+        raise malformed("Bind", "message is longer than its fields")
     if len(formats) > 1 and len(formats) != len(values):
         raise ClientFault(
             f"bind message has {len(formats)} parameter formats but {len(values)} parameters", sqlstate="08P01"
         )
-    return Bind(portal, statement, formats, values, results)
+    return Bind(body[:end], body[end + 1 : name_end], formats, tuple(values), results)
+
+
+def _codes(body: bytes, at: int) -> tuple[tuple[int, ...], int]:
+    """A list of format codes and where it ends. Raises struct.error beyond the end."""
+    count = _HU.unpack_from(body, at)[0]
+    if not count:
+        return (), at + 2
+    return struct.unpack_from(f"!{count}h", body, at + 2), at + 2 + 2 * count
 
 
 def parse_row_description(body: bytes) -> list[Column]:

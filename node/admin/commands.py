@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from node.admin.ports import Node
 
 RESULT_ROWS_LIMIT = 100_000
+# difflib's ratio; lower, SELECT would be taken for SET
+CLOSE_ENOUGH = 0.7
 
 Handler = Callable[[Call], Awaitable[Answer]]
 Fields = tuple[Field, ...] | None
@@ -118,7 +120,7 @@ def nearest(words: Sequence[str]) -> str:
     """A hint that names the command somebody may have meant."""
     known = {" ".join(command.words): command for command in COMMANDS if command.in_help}
     for length in range(min(len(words), LONGEST), 0, -1):
-        close = difflib.get_close_matches(" ".join(words[:length])[:60], known, 1)
+        close = difflib.get_close_matches(" ".join(words[:length])[:60], known, 1, CLOSE_ENOUGH)
         if close:
             return f"perhaps you meant: {known[close[0]].grammar}"
     return "SHOW HELP lists the commands; for SQL connect to another database"

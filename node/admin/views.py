@@ -446,7 +446,7 @@ def _empty(name: str, declared: str) -> View[None]:
     columns = []
     for one in declared.split():
         column, _, letter = one.partition(":")
-        columns.append(Column[None](column, _TYPES[letter], lambda *_: None))
+        columns.append(Column(column, _TYPES[letter], lambda *_: None))
     return View(name, "always empty so far: the feature does not exist yet", lambda _: (), tuple(columns))
 
 

@@ -50,6 +50,7 @@ _CLASSES = {
     diff.ChangeClass.ROLLING: ChangeClass.ROLLING,
     diff.ChangeClass.EXCLUSIVE: ChangeClass.EXCLUSIVE,
 }
+EVERYTHING = "*"
 # A dry run connects to every server that is new; this many at a time, each at most so long.
 TRIED_AT_ONCE = 4
 TRY_TIMEOUT_S = 5.0
@@ -162,8 +163,14 @@ class Proxy:
         await asyncio.gather(*(attempt(target) for target in wanted))
         return sorted(errors)
 
+    def _names(self, scope: tuple[str, ...]) -> tuple[str, ...]:
+        """sync says `*` when this member must stop serving as a whole: it was evicted, replaced or left behind."""
+        if EVERYTHING not in scope:
+            return scope
+        return tuple({*self._databases.gates, *self._databases.config.database_names()})
+
     def pause(self, scope: tuple[str, ...], rid: int) -> None:
-        for name in scope:
+        for name in self._names(scope):
             self._databases.gate(name).close(Reason.ROLLOUT)
         log.info("paused rollout=%s databases=%s", rid, ",".join(scope))
 
@@ -171,7 +178,7 @@ class Proxy:
         """Every transaction begun here has ended, and no statement of an earlier life of this node runs any more."""
         loop = asyncio.get_running_loop()
         waits = []
-        for name in scope:
+        for name in self._names(scope):
             gate = self._databases.gate(name)
             if gate.running:
                 done: asyncio.Future[None] = loop.create_future()
@@ -179,7 +186,7 @@ class Proxy:
                 waits.append(done)
         if waits:
             await asyncio.gather(*waits)
-        await self._exorcise(scope)
+        await self._exorcise(self._names(scope))
 
     async def _exorcise(self, scope: tuple[str, ...]) -> None:
         pools: dict[str, Pool] = {}
@@ -209,7 +216,8 @@ class Proxy:
             self._haunted.add(name)
 
     def resume(self, scope: tuple[str, ...]) -> None:
-        for name in scope:
+        # whatever was paused, by whichever scope: a database may have come or gone meanwhile
+        for name in self._databases.gates if EVERYTHING in scope else scope:
             self._databases.gate(name).open(Reason.ROLLOUT)
         log.info("resumed databases=%s", ",".join(scope))
 

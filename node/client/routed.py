@@ -7,11 +7,11 @@ Anything else is the slow gear's (client/scatter.py), which can do everything an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from node.client import session as states
 from node.errors import ClientFault
-from node.routing.outcome import Plan, Refusal, Road, Role, Values
+from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
 from node.routing.plan import plan
 from node.routing.statement import Kind
 from node.wire import messages
@@ -95,7 +95,7 @@ def where(session: Session, at: int, end: int) -> int:
     buffer = session.requests.buffer
     session.unit_role = Role.PRIMARY
     if buffer[at] == _QUERY:
-        return _of_text(session, buffer[at + 5 : end - 1], Values())
+        return _of_text(session, buffer[at + 5 : end - 1], None)
     shard = -2
     parsed: dict[bytes, messages.Parse] = {}
     while at < end:
@@ -111,8 +111,7 @@ def where(session: Session, at: int, end: int) -> int:
             sql, types = statement_text(session, bind.statement, parsed)
             if sql is None:
                 return _SLOW
-            values = Values(parameters=bind.parameters, formats=bind.parameter_formats, types=types)
-            found = _of_text(session, sql, values)
+            found = _of_text(session, sql, bind, types)
             if found == _SLOW or (shard >= 0 and found != shard):
                 return _SLOW
             shard = found
@@ -140,7 +139,7 @@ def statement_text(
     return prepared.sql, prepared.type_oids
 
 
-def _of_text(session: Session, sql: bytes, values: Values) -> int:
+def _of_text(session: Session, sql: bytes, bind: messages.Bind | None, types: tuple[int, ...] = ()) -> int:
     """The shard of one text, or _SLOW."""
     shapes = session.services.shapes
     shape = shapes.find(sql)
@@ -149,8 +148,12 @@ def _of_text(session: Session, sql: bytes, values: Values) -> int:
         return _SLOW
     if statements[0].kind in _ALWAYS_SLOW:
         return _SLOW
+    if bind is None:
+        values = Values(shapes.lexed)
+    else:
+        values = Values(shapes.lexed, bind.parameters, bind.parameter_formats, types)
     outcome = outcome_of(session, shape, values)
-    if isinstance(outcome, Plan) and outcome.road is Road.DIRECT and len(outcome.shards) == 1 and not outcome.program:
+    if type(outcome) is Plan and outcome.road is Road.DIRECT and len(outcome.shards) == 1 and not outcome.program:
         if outcome.role is Role.ANY:
             session.unit_role = Role.ANY
         if shape.entry is not None:
@@ -164,16 +167,14 @@ def _of_text(session: Session, sql: bytes, values: Values) -> int:
 
 def outcome_of(session: Session, shape: Shape, values: Values) -> Plan | Refusal:
     """`plan` for the only statement of the text that was looked up last."""
-    shapes = session.services.shapes
-    lexed = shapes.lexed
+    lexed = values.lexed
     assert shape.statements is not None
     assert lexed is not None
     database = session.database
     hints = session.hints
     if lexed.comments:
-        hints = shapes.hints().over(hints)
-    bound = Values(lexed, values.parameters, values.formats, values.types)
-    outcome = plan(shape.statements[0], bound, hints, database.topology, database.layout.catalog)
-    if isinstance(outcome, Plan | Refusal):
-        return outcome
-    raise ClientFault("lookup queries for sharding keys are not supported yet", sqlstate="0A000")
+        hints = session.services.shapes.hints().over(hints)
+    outcome = plan(shape.statements[0], values, hints, database.topology, database.layout.catalog)
+    if type(outcome) is NeedLookup:
+        raise ClientFault("lookup queries for sharding keys are not supported yet", sqlstate="0A000")
+    return cast("Plan | Refusal", outcome)

@@ -56,8 +56,8 @@ class Shape:
     """`statements` is None when the text does not parse: `fault` then says why."""
 
     __slots__ = (
-        "begins", "begins_read_only", "deallocates", "discards_all", "entry", "fault", "forgets_statements", "marks_dirty",
-        "pin", "plain", "read_only", "resets", "resets_all", "sets", "statements",
+        "begins", "begins_read_only", "deallocates", "discards_all", "entry", "fault", "forgets_statements",
+        "marks_dirty", "pin", "plain", "read_only", "resets", "resets_all", "sets", "statements",
     )  # fmt: skip
 
     def __init__(self, entry: Entry | None, fault: ClientFault | None = None) -> None:
@@ -126,17 +126,28 @@ class Shapes:
     def __init__(self, limit: int) -> None:
         self.cache = StatementCache(limit)
         self.lexed: Lexed | None = None  # of the text that was looked up last
+        self._text = b"\0"
+        self._shape = Shape(None)
 
     def find(self, sql: bytes) -> Shape:
-        """Never raises: text that does not parse is for the server to judge (`fault` says what we think)."""
+        """Never raises: text that does not parse is for the server to judge (`fault` says what we think).
+
+        The last text is remembered: a Parse and its Bind ask for the same one, and so do the clients of an
+        application that uses parameters.
+        """
+        if sql == self._text:
+            return self._shape
         try:
             entry, self.lexed = self.cache.entry(sql)
         except ClientFault as fault:
             self.lexed = None
-            return Shape(None, fault)
-        shape: Shape | None = entry.traits
-        if shape is None:
-            shape = entry.traits = Shape(entry)
+            shape = Shape(None, fault)
+        else:
+            found: Shape | None = entry.traits
+            if found is None:
+                found = entry.traits = Shape(entry)
+            shape = found
+        self._text, self._shape = sql, shape
         return shape
 
     def hints(self) -> Hints:

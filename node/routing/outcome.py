@@ -44,7 +44,7 @@ class Combine(StrEnum):
     FIRST = "first"  # every shard says the same; one answer is shown
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every routed statement, and freezing costs as much as a lookup
 class Values:
     """What turns a shape into a statement: its literals, and parameters once a Bind brought them.
 
@@ -75,7 +75,7 @@ class Aggregate:
     """Column `output` is `function` combined from the shards' columns `partials` (columns as in MergeProgram).
 
     `cast` is the name of the type the result is cast to ("" for none), `otherwise` says that a NULL result stays what
-    the shards put there themselves: `coalesce(sum(x), 0)`. `digits`: the result is `round(..., digits)` before the cast.
+    the shards put there themselves: `coalesce(sum(x), 0)`. `digits`: the result is `round(…, digits)` before the cast.
     """
 
     output: int

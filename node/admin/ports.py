@@ -35,7 +35,8 @@ class RolloutRequest:
 
 @dataclass(frozen=True, slots=True)
 class RolloutReport:
-    """How it ended. `outcome`: committed, aborted, unknown; a dry run that all accept is committed with `rid` 0."""
+    """How it ended. `outcome`: committed, aborted, unknown. A dry run is always aborted, with `rid` 0: nothing changed;
+    the nodes' acks tell whether it would be accepted."""
 
     outcome: str
     rid: int
@@ -44,6 +45,11 @@ class RolloutReport:
     reason: str | None
     nodes: tuple[MemberRow, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Every node would take it."""
+        return bool(self.nodes) and all(node.ack for node in self.nodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,15 @@ class Outcome:
     reason: str | None
     nodes: tuple[NodeOutcome, ...] = ()
 
-    @property
-    def status(self) -> int:
+    def status(self, *, dry_run: bool = False) -> int:
+        """A dry run is always aborted, since nothing changed; it was good when every node would take the document."""
+        if dry_run and self.accepted:
+            return COMMITTED
         return _STATUS[self.outcome]
+
+    @property
+    def accepted(self) -> bool:
+        return bool(self.nodes) and all(one.ack for one in self.nodes)
 
 
 class NotSent(Exception):
@@ -93,7 +99,7 @@ def main(options: RolloutOptions, environ: Mapping[str, str] | None = None) -> i
         print(json.dumps(asdict(outcome)), flush=True)
     else:
         print(readable(outcome, dry_run=options.dry_run), flush=True)
-    return outcome.status
+    return outcome.status(dry_run=options.dry_run)
 
 
 # --- files and login -------------------------------------------------------------------------------------------------
@@ -276,12 +282,10 @@ def _integer(text: str | None) -> int | None:
 
 def readable(outcome: Outcome, *, dry_run: bool = False) -> str:
     lines = []
-    if outcome.outcome == "committed":
-        version = f"version {outcome.version}" if outcome.version is not None else "this version"
-        if dry_run:
-            lines.append("accepted by every node; this was a dry run, nothing changed")
-        else:
-            lines.append(f"committed: every node applies {version} ({(outcome.digest or '')[:12]})")
+    if dry_run and outcome.accepted:
+        lines.append("accepted by every node; nothing changed")
+    elif outcome.outcome == "committed":
+        lines.append(f"committed: version {outcome.version} ({(outcome.digest or '')[:12]})")
     elif outcome.outcome == "aborted":
         lines.append("aborted: nothing changed")
     else:

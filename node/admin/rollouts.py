@@ -55,7 +55,8 @@ async def _perform(call: Call, request: RolloutRequest) -> Answer:
         return Answer(call.words[0], FIELDS, _rows(refusal(fault)))
     notices = [Notice(note) for note in report.notes]
     answer = Answer(call.words[0], FIELDS, _rows(report), notices)
-    if not report_wanted and report.outcome != "committed":
+    good = report.accepted if request.dry_run else report.outcome == "committed"
+    if not good and not report_wanted:
         answer.fault = _fault(report)
     return answer
 

@@ -443,7 +443,7 @@ _TYPES = {"": TEXT, "n": NUMERIC, "b": BIGINT, "t": BOOL}
 
 
 def _empty(name: str, declared: str) -> View[None]:
-    columns = []
+    columns: list[Column[None]] = []
     for one in declared.split():
         column, _, letter = one.partition(":")
         columns.append(Column(column, _TYPES[letter], lambda *_: None))

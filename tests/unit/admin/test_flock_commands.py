@@ -47,6 +47,14 @@ async def test_a_rollout_that_did_not_commit_is_an_error(node: FakeNode, outcome
     ]
 
 
+async def test_a_dry_run_is_good_when_every_node_would_take_it(node: FakeNode) -> None:
+    yes, no = MemberRow("node-a", "idle", True), MemberRow("node-b", "idle", False, reason="cannot reach shard 2")
+    node.outcome = RolloutReport("aborted", 0, 1, "ab" * 32, "dry run: every member accepts", (yes,))
+    assert (await run(node, "ROLLOUT DRY RUN")).fault is None
+    node.outcome = RolloutReport("aborted", 0, 1, "ab" * 32, "dry run: node-b refuses", (yes, no))
+    assert (await run(node, "ROLLOUT DRY RUN")).fault is not None
+
+
 async def test_a_refused_document_lists_its_errors(node: FakeNode) -> None:
     node.outcome = ClientFault("configuration has 2 errors", sqlstate="F0000", detail="a:1: x\na:2: y")
     assert (await refused(node, "ROLLOUT")).detail == "a:1: x\na:2: y"

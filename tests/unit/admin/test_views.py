@@ -119,9 +119,8 @@ async def test_prepared_and_cached_statements_are_shown(node: FakeNode) -> None:
     node.services.prepared.use(b"SELECT $1", b"\0\0", "")
     (row,) = await rows(node, "SHOW PREPARED")
     assert (row["statement"], row["used_by"], row["rewrite"]) == ("SELECT $1", 1, None)
-    for _ in range(2):
-        node.services.shapes.find(b"SELECT 1 FROM birds")
-    node.services.shapes.find(b"SELECT 2 FROM nests")
+    for sql in (b"SELECT 1 FROM birds", b"SELECT 2 FROM birds", b"SELECT 2 FROM nests"):
+        node.services.shapes.find(sql)
     first, second = await rows(node, "SHOW QUERY_CACHE")
     assert (first["hits"], second["hits"]) == (1, 0)
     assert "birds" in str(first["query"])

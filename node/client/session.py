@@ -243,7 +243,7 @@ class Session:
                 self.wait_at_gate()
                 return False
             self.entered = True
-            self.transaction_since = self.services.clock()
+            self.transaction_since = self.active_since = self.services.clock()
             if self.database.epoch != self.services.epoch:
                 self.move()
         return True
@@ -336,6 +336,7 @@ class Session:
     def gate_opened(self) -> None:
         if self.state == WAITING:
             self.wait_time_s += self.services.clock() - self.active_since
+            self.active_since = 0.0
             self.state = READY
             self.resume_client()
             self.advance()
@@ -343,6 +344,7 @@ class Session:
     def granted(self, server: ServerConnection) -> None:
         """The pool has a server for us."""
         self.wait_time_s += self.services.clock() - self.active_since
+        self.active_since = 0.0
         self.waiter = None
         self.state = READY
         self.resume_client()
@@ -415,7 +417,7 @@ class Session:
         pieces: list[bytes] | None = None
         again = False
         stop_at = self.stop_at
-        if pipeline.done == pipeline.sent:
+        if not self.active_since:
             self.active_since = self.services.clock()
         while stop_at == 0 or upto < stop_at:
             letter = requests.next()
@@ -552,27 +554,28 @@ class Session:
         if self.unit_names:
             self.unit_names.clear()
             self.unit_parsed.clear()
-        clock = self.services.clock()
+        self.last_request = now = self.services.clock()
         pool = server.pool
+        assert pool is not None
+        counters = pool.counters
         if self.active_since:
-            self.query_time_s += clock - self.active_since
-            if pool is not None:
-                counters = pool.counters
-                counters.query_time_s += clock - self.active_since
-                counters.queries += 1
+            took = now - self.active_since
             self.active_since = 0.0
-        self.last_request = clock
+            self.query_time_s += took
+            counters.query_time_s += took
+            counters.queries += 1
         if pipeline.tx_status != IDLE:
             if self.database.mode == "statement":
                 raise_statement_mode(self)
             return
         if self.entered:
+            took = now - self.transaction_since
             self.transactions += 1
-            if pool is not None:
-                pool.counters.transactions += 1
-                pool.counters.transaction_time_s += clock - self.transaction_since
-            self.transaction_time_s += clock - self.transaction_since
-        self.end_transaction()
+            self.transaction_time_s += took
+            counters.transactions += 1
+            counters.transaction_time_s += took
+        if self.begin_message or self.tx_failed:
+            self.end_transaction()
         if self.forget_statements:
             self.forget(server)
         if self.pin is None and self.database.mode != "session":
@@ -580,7 +583,10 @@ class Session:
                 self.state = SLOW
                 self.services.slow_ask(self)
                 return
-            self.unlink()
+            self.server = None
+            if self.writing_paused and server.closed_why is None:
+                server.resume_reading()
+            pool.take_back(server, now)
         self.leave()
 
     def end_transaction(self) -> None:

@@ -151,6 +151,28 @@ class Pool:
         else:
             self._free(server)
 
+    def take_back(self, server: ServerConnection, now: float) -> None:
+        """`release` of a connection that owes nothing and is in no transaction: what happens after every query."""
+        server.owner = None
+        core = self.core
+        if (
+            server.dirty
+            or server.closed_why is not None
+            or self.closed
+            or server.lifetime_s <= 0
+            or len(core.lent) + len(core.idle) > core.size
+        ):
+            self.release(server)
+            return
+        server.used_at = now
+        if core.waiters:
+            waiter = core.released(server)
+            if waiter is not None:
+                self.grant(waiter, server, now)
+        else:
+            del core.lent[server]
+            core.idle.append(server)
+
     def _free(self, server: ServerConnection) -> None:
         server.used_at = now = self.around.clock()
         waiter = self.core.released(server)

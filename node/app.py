@@ -40,7 +40,7 @@ from node.databases import Databases, Identity, tcp_options
 from node.errors import Fault
 from node.face import Face
 from node.farewell import farewell
-from node.flock import Flock, FlockOptions, Proxy, sync_settings
+from node.flock import Flock, FlockOptions, Proxy, server_name, sync_settings
 from node.gather.two_phase import DecisionLog
 from node.http.listeners import Listeners
 from node.janitor import Janitor
@@ -64,7 +64,7 @@ from node.server.connection import ServerConnection
 from node.server.protocol import ServerProtocol
 from node.snapshot import Snapshot
 from node.strip import compiled
-from node.tls import ClientTls, TlsVerify, client_tls, server_tls
+from node.tls import ClientTls, ServerTls, TlsVerify, client_tls, server_tls
 from node.wire.startup import CancelRequest
 from sync.service import StartRefused, Sync
 from sync.settings import SettingsError
@@ -78,6 +78,14 @@ TELL_EVERY_S = 0.5
 def run(options: NodeOptions) -> int:
     """A node in the foreground; the exit status."""
     return uvloop.run(App(options).main())
+
+
+def _content(path: Path | None) -> bytes | None:
+    """None, too, when it cannot be read: what uses the file says so better."""
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError:
+        return None
 
 
 class Refused(Exception):
@@ -96,6 +104,7 @@ class App:
         self.hasten = asyncio.Event()
         self.ready = False
         self.status = 0
+        self._server_tls: tuple[tuple[object, ...], ClientTls | None] | None = None  # what it was made of, and it
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -181,7 +190,7 @@ class App:
         self.welcome(protocol, result)  # type: ignore[arg-type]
 
     def _build(self, config: Config) -> None:
-        identity = f"pgmurmur/{self.node}/{self.boot.hex()}"
+        identity = server_name(self.node, self.boot.hex())
         around = Surroundings(
             open=self.open_server, clock=self.clock, random=self.random, spawn=self.spawn, no_parameters=parameters.NONE
         )
@@ -204,7 +213,7 @@ class App:
         self.welcome = Welcome(self.services, self.databases, self.node, self.clock, self.spawn)
         self.welcome.accepting = False
         self.janitor = Janitor(self.services, self.databases, self._lagged)
-        self.proxy = Proxy(self.databases, self.node, self.boot.hex(), self.apply, os.environ)
+        self.proxy = Proxy(self.databases, self.node, self.boot.hex(), self, os.environ)
 
     async def _join(self, config: Config) -> None:
         """Control channel, gossip, register: after this a configuration is in force. Raises Refused."""
@@ -297,17 +306,16 @@ class App:
 
     # --- configuration -----------------------------------------------------------------------------------------------
 
+    def check(self, config: Config) -> ClientTls | None:
+        """How the servers of `config` are talked to; its files can be used. Raises OSError, ValueError."""
+        self._certificate(config)
+        return self._client_tls(config)
+
     def apply(self, new: Snapshot) -> None:
         """Puts a configuration in force for every transaction that begins from now on. Raises OSError, ValueError."""
         general = new.config.general
-        tls = self._client_tls(new.config)
-        certificate = None
-        if general.tls_certificate is not None and general.tls_private_key is not None:
-            ca = general.tls_client_ca_certificate
-            certificate = server_tls(
-                Path(general.tls_certificate), Path(general.tls_private_key), Path(ca) if ca is not None else None
-            )
-        self.databases.apply(new, tls)
+        certificate = self._certificate(new.config)
+        gone = self.databases.apply(new, self._client_tls(new.config))
         self.reception.rules = LoginRules(
             auth_type=AuthType(general.auth_type.value),
             tls=certificate,
@@ -322,21 +330,51 @@ class App:
         self.welcome.log_connections = general.log_connections
         self.welcome.log_disconnections = general.log_disconnections
         self.janitor.client_wait_s = new.config.sync.client_wait / 1000
+        for pool in gone:
+            pool.close()  # who waits there looks again, and finds the new one
         self.spawn(self._warm(new.config))
+        self.refresh_catalogs()
         log.info("applied version=%s digest=%s databases=%s", new.number, new.digest[:12], len(new.topologies))
 
-    def _client_tls(self, config: Config) -> ClientTls | None:
+    def refresh_catalogs(self) -> None:
+        """What is known of the shards stays in force while it is read again: nobody waits for it."""
+        for name in {name for _, name in self.databases.by_user}:
+            self.spawn(self._refresh_catalog(name))
+
+    async def _refresh_catalog(self, name: str) -> None:
+        database = next((one for one in self.databases.by_user.values() if one.name == name), None)
+        if database is not None and database.routed and database.layout.loaded:
+            try:
+                await load_layout(database)
+            except Fault as fault:
+                log.warning("catalog_not_refreshed database=%s reason=%s", name, fault)
+
+    def _certificate(self, config: Config) -> ServerTls | None:
         general = config.general
-
-        def path(name: str | None) -> Path | None:
-            return Path(name) if name is not None else None
-
-        return client_tls(
-            TlsVerify(general.tls_verify.value),
-            ca=path(general.tls_server_ca_certificate),
-            certificate=path(general.tls_server_certificate),
-            private_key=path(general.tls_server_private_key),
+        if general.tls_certificate is None or general.tls_private_key is None:
+            return None
+        ca = general.tls_client_ca_certificate
+        return server_tls(
+            Path(general.tls_certificate), Path(general.tls_private_key), Path(ca) if ca is not None else None
         )
+
+    def _client_tls(self, config: Config) -> ClientTls | None:
+        """The same object as long as settings and files are the same: pools with another one are other pools."""
+        general = config.general
+        names = (
+            general.tls_server_ca_certificate,
+            general.tls_server_certificate,
+            general.tls_server_private_key,
+        )
+        paths = [Path(name) if name is not None else None for name in names]
+        made_of = (general.tls_verify.value, *map(_content, paths))
+        if self._server_tls is None or self._server_tls[0] != made_of:
+            ca, certificate, private_key = paths
+            made = client_tls(
+                TlsVerify(general.tls_verify.value), ca=ca, certificate=certificate, private_key=private_key
+            )
+            self._server_tls = (made_of, made)
+        return self._server_tls[1]
 
     async def _warm(self, config: Config) -> None:
         """SCRAM keys are derived before somebody logs in, beside the event loop."""

@@ -2,13 +2,15 @@
 
 A pool is kept when its user, database, shard, role and target are the same: then only its settings are renewed.
 Gates and layouts belong to a logical database, whoever uses it, and survive snapshots too.
+
+A rollout's dry run makes a `Draft` of the new Snapshot: pools to servers that are not in use yet, and catalogs read
+through them. `apply` finds both ready, so that the pause of a rollout waits for no connection and no catalog.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from node.config.resolve import databases_of, find_user, pool_settings, pooler_mode, server_credentials, user_rules
@@ -28,7 +30,7 @@ from node.tls import ClientTls
 
 log = logging.getLogger("pgmurmur.pool")
 
-PoolKey = tuple[str, str, int, str, str, int, str, str, tuple[str, ...], int | None, int | None, bool]
+PoolKey = tuple[str, str, int, str, Target]  # user, database, shard, role, and everything about the server
 
 
 def seconds(milliseconds: int) -> float:
@@ -40,6 +42,21 @@ class Identity:
     """Who this node is to its servers."""
 
     application_name: str
+
+
+@dataclass(slots=True)
+class Draft:
+    """What a Snapshot makes of the databases; in force only when applied."""
+
+    snapshot: Snapshot
+    tls: ClientTls | None
+    layouts: dict[str, Layout]
+    pools: dict[PoolKey, Pool] = field(default_factory=dict)
+    by_user: dict[tuple[str, str], Database] = field(default_factory=dict)
+
+    def of(self, name: str) -> Database | None:
+        """The database as one of its users sees it."""
+        return next((database for database in self.by_user.values() if database.name == name), None)
 
 
 class Databases:
@@ -56,7 +73,7 @@ class Databases:
         self.gates: dict[str, Gate] = {}
         self.layouts: dict[str, Layout] = {}
         self._pools: dict[PoolKey, Pool] = {}
-        self.on_new_pool: Callable[[Pool], None] = lambda pool: None
+        self._draft: Draft | None = None  # of a rollout that may be committed soon
 
     @property
     def config(self) -> Config:
@@ -84,38 +101,72 @@ class Databases:
             gate = self.gates[database] = Gate(database)
         return gate
 
-    def apply(self, snapshot: Snapshot, tls: ClientTls | None) -> None:
-        """Makes `snapshot` the one that new transactions see. Pools that are not in it any more are closed."""
-        config = snapshot.config
-        before = self._pools
-        self._pools = {}
+    def stage(self, snapshot: Snapshot, tls: ClientTls | None) -> Draft:
+        """Makes ready what `apply` of this Snapshot will need, and nothing of it seen. One draft is kept."""
+        draft = self._draft
+        if draft is not None and draft.snapshot.digest == snapshot.digest and draft.tls is tls:
+            return draft
+        self.unstage()
+        draft = Draft(snapshot, tls, {name: Layout(Catalog.EMPTY) for name in snapshot.topologies})
+        self._fill(draft, self._pools, renew=False)
+        self._draft = draft
+        return draft
+
+    def unstage(self) -> None:
+        """The draft is not going to be applied: its connections are closed."""
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            for key, pool in draft.pools.items():
+                if key not in self._pools:
+                    pool.close()
+
+    def new_pools(self, draft: Draft) -> list[Pool]:
+        """Pools of the draft to servers that are not in use now."""
+        return [pool for key, pool in draft.pools.items() if key not in self._pools]
+
+    def apply(self, snapshot: Snapshot, tls: ClientTls | None) -> list[Pool]:
+        """Makes `snapshot` the one that new transactions see. The pools that are not in it any more are returned: to be
+        closed once everybody who waits for them can find the new ones."""
+        previous, before = self.snapshot, self._pools
+        draft, self._draft = self._draft, None
+        known = {**(draft.pools if draft is not None else {}), **before}
+        staged = draft.layouts if draft is not None and draft.snapshot.digest == snapshot.digest else {}
+        for name in snapshot.topologies:
+            layout = self.layouts.setdefault(name, Layout(Catalog.EMPTY))
+            # there was DDL since the dry run, or still is: what it read of the shards may be old
+            forgotten = not layout.loaded and layout.catalog is not Catalog.EMPTY
+            if previous is not None and previous.routing_digest(name) != snapshot.routing_digest(name):
+                layout.loaded = False
+            read = staged.get(name)
+            if read is not None and read.loaded and not forgotten:
+                layout.catalog, layout.two_phase, layout.loaded = read.catalog, read.two_phase, True
+        new = Draft(snapshot, tls, self.layouts)
         self.epoch += 1
-        previous = self.snapshot
-        self.snapshot = snapshot
-        self.tls = tls
-        built: dict[tuple[str, str], Database] = {}
+        self._fill(new, known, renew=True)
+        self.snapshot, self.tls = snapshot, tls
+        self._pools, self.by_user = new.pools, new.by_user
+        return [pool for key, pool in known.items() if key not in new.pools]
+
+    def _fill(self, draft: Draft, before: dict[PoolKey, Pool], *, renew: bool) -> None:
+        config = draft.snapshot.config
         for user in config.users:
             for name in databases_of(config, user):
-                if (user.name, name) in built or find_user(config, user.name, name) is not user:
+                if (user.name, name) in draft.by_user or find_user(config, user.name, name) is not user:
                     continue
-                built[(user.name, name)] = self._database(snapshot, user, name, before, tls)
-        self.by_user = built
-        for name in config.database_names():
-            if previous is not None and previous.routing_digest(name) != snapshot.routing_digest(name):
-                self.layouts[name].loaded = False
-        for key, pool in before.items():
-            if key not in self._pools:
-                pool.close()
+                draft.by_user[(user.name, name)] = self._database(draft, user, name, before, renew=renew)
 
-    def _database(
-        self, snapshot: Snapshot, user: User, name: str, before: dict[PoolKey, Pool], tls: ClientTls | None
-    ) -> Database:
+    def _database(self, draft: Draft, user: User, name: str, before: dict[PoolKey, Pool], *, renew: bool) -> Database:
+        snapshot = draft.snapshot
         config, general = snapshot.config, snapshot.config.general
+
+        def pool(entry: Entry) -> Pool:
+            return self._pool(draft, user, entry, before, renew=renew)
+
         balancers = []
         for shard in range(config.shards(name)):
             entries = [e for e in config.targets(name) if e.shard == shard and not e.resharding_only]
-            primary = [self._pool(config, user, e, before, tls) for e in entries if e.role.value != "replica"]
-            replicas = [self._pool(config, user, e, before, tls) for e in entries if e.role.value == "replica"]
+            primary = [pool(e) for e in entries if e.role.value != "replica"]
+            replicas = [pool(e) for e in entries if e.role.value == "replica"]
             balancers.append(
                 Balancer(
                     primary[0] if primary else None,
@@ -128,8 +179,6 @@ class Databases:
                 )
             )
         rules = user_rules(config, user)
-        if name not in self.layouts:
-            self.layouts[name] = Layout(Catalog.EMPTY)
         return Database(
             name=name,
             user=user.name,
@@ -138,7 +187,7 @@ class Databases:
             balancers=tuple(balancers),
             topology=snapshot.topologies[name],
             gate=self.gate(name),
-            layout=self.layouts[name],
+            layout=draft.layouts[name],
             prepared_limit=max(1, general.prepared_statements_limit),
             prepared_level=general.prepared_statements.value,
             read_write_strategy=general.read_write_strategy.value,
@@ -150,18 +199,12 @@ class Databases:
             client_idle_timeout_s=seconds(general.client_idle_timeout),
         )
 
-    def _pool(
-        self, config: Config, user: User, entry: Entry, before: dict[PoolKey, Pool], tls: ClientTls | None
-    ) -> Pool:
+    def _pool(self, draft: Draft, user: User, entry: Entry, before: dict[PoolKey, Pool], *, renew: bool) -> Pool:
+        config = draft.snapshot.config
         chosen = pool_settings(config, user, entry)
-        credentials = server_credentials(user, entry)
-        passwords = tuple(secret.get_secret_value() for secret in credentials.passwords)
         role = "replica" if entry.role.value == "replica" else "primary"
-        read_only = bool(chosen.read_only)
-        key: PoolKey = (
-            user.name, entry.name, entry.shard, role, entry.host, entry.port, entry.database_name or entry.name,
-            credentials.user, passwords, chosen.statement_timeout, chosen.lock_timeout, read_only,
-        )  # fmt: skip
+        target = self._target(config, user, entry, draft.tls)
+        key: PoolKey = (user.name, entry.name, entry.shard, role, target)
         settings = PoolSettings(
             size=max(1, chosen.pool_size),
             min_size=chosen.min_pool_size,
@@ -182,16 +225,21 @@ class Databases:
             prepared_limit=max(1, chosen.prepared_statements_limit),
             connection_recovery=config.general.connection_recovery.value,
         )
-        pool = before.get(key) or self._pools.get(key)
+        pool = before.get(key) or draft.pools.get(key)
         if pool is None:
             pool = Pool(
-                self._target(config, user, entry, tls), settings, self._around, user=user.name, database=entry.name, shard=entry.shard, role=role
+                target,
+                settings,
+                self._around,
+                user=user.name,
+                database=entry.name,
+                shard=entry.shard,
+                role=role,
             )
-            self.on_new_pool(pool)
-        else:
+        elif renew:
             pool.settings = settings
             pool.core.size = settings.size
-        self._pools[key] = pool
+        draft.pools[key] = pool
         return pool
 
     def _target(self, config: Config, user: User, entry: Entry, tls: ClientTls | None) -> Target:
@@ -210,15 +258,6 @@ class Databases:
             read_only=bool(chosen.read_only),
             tcp=tcp_options(config),
         )
-
-    def targets(self, config: Config) -> list[Target]:
-        """Every server address with its login that this configuration would use."""
-        return [
-            self._target(config, user, entry, self.tls)
-            for user in config.users
-            for name in databases_of(config, user)
-            for entry in config.targets(name)
-        ]
 
 
 def tcp_options(config: Config) -> TcpOptions:

@@ -151,8 +151,6 @@ class Face:
             )
         app.texts = texts
         app.apply(snapshot(config, document, number=current.number, digest=current.digest))
-        for database in app.databases.by_user.values():
-            database.layout.loaded = False
         return []
 
     @staticmethod

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import SystemRandom
+from typing import Protocol
+
+import mmh3
 
 from discovery.member import Address, Member, State
 from discovery.seal import Keyring
@@ -26,22 +29,24 @@ from node.config.load import parse
 from node.config.problems import ConfigError
 from node.config.schema import Config
 from node.config.setting import Secret
+from node.database import Database
 from node.databases import Databases
 from node.errors import ClientFault, Fault
 from node.gate import Reason
+from node.layout import load_layout
 from node.pool.checkout import checkout
 from node.pool.pool import Pool
-from node.server.connect import Target
 from node.server.conversation import Conversation
 from node.server.simple import SimpleClient
 from node.snapshot import Snapshot, snapshot
+from node.tls import ClientTls
 from sync.control import ControlChannel
 from sync.identity import Identity as ControlIdentity
 from sync.ports import ApplyFailed, DrainFailed, Report
 from sync.rollout import ChangeClass
 from sync.service import Sync
 from sync.settings import SyncSettings
-from sync.version import ConfigVersion
+from sync.version import ConfigVersion, digest_of
 
 log = logging.getLogger("pgmurmur.flock")
 
@@ -54,13 +59,35 @@ EVERYTHING = "*"
 # A dry run connects to every server that is new; this many at a time, each at most so long.
 TRIED_AT_ONCE = 4
 TRY_TIMEOUT_S = 5.0
+# Connections that a dry run leaves open in each new pool, at most; and for how long when no commit comes.
+WARM_LIMIT = 4
+READY_FOR_S = 60.0
 GHOSTS_TIMEOUT_S = 5.0
 GHOSTS_POLL_S = 0.05
+# application_name has 63 bytes: "pgmurmur/", the node, "/" and so many hexadecimal digits of the boot.
+BOOT_DIGITS = 16
+SHOWN_NAME_BYTES = 63 - len("pgmurmur//") - BOOT_DIGITS
 # Statements that an earlier life of this node left running on a server, and may still take effect there.
 _GHOSTS = (
     "SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity "
-    "WHERE application_name LIKE E'{prefix}/%' AND application_name <> E'{own}' AND pid <> pg_catalog.pg_backend_pid()"
+    "WHERE application_name LIKE E'{prefix}%' AND application_name <> E'{own}' AND pid <> pg_catalog.pg_backend_pid()"
 )
+
+
+def server_prefix(node: str) -> str:
+    """How the application_name of this node's server connections begins, whichever boot opened them.
+
+    PostgreSQL cuts names at 63 bytes and shows other than printable ASCII as `?`, so that a long or exotic node name is
+    told by its hash: names that differ only where nobody looks would be one node's to the server."""
+    if len(node) <= SHOWN_NAME_BYTES and node.isascii() and "/" not in node:
+        return f"pgmurmur/{node}/"
+    shown = "".join(c if c.isascii() and c.isalnum() else "-" for c in node)[: SHOWN_NAME_BYTES - 9]
+    return f"pgmurmur/{shown}~{mmh3.hash(node.encode(), signed=False):08x}/"
+
+
+def server_name(node: str, boot: str) -> str:
+    """pgmurmur/<node>/<boot>: a rollout tells by it whose backends are whose."""
+    return server_prefix(node) + boot[:BOOT_DIGITS]
 
 
 class Clock:
@@ -100,23 +127,32 @@ def sync_settings(config: Config) -> SyncSettings:
     )
 
 
+class Applier(Protocol):
+    """The part of the app that turns a Snapshot into what new transactions see."""
+
+    def check(self, config: Config) -> ClientTls | None:
+        """How the servers of `config` are talked to. Raises OSError, ValueError for files that cannot be used."""
+        ...
+
+    def apply(self, new: Snapshot) -> None:
+        """Raises OSError, ValueError."""
+        ...
+
+
 class Proxy:
-    """What a rollout does to this node's traffic. `apply_snapshot` puts a configuration in force, at once and whole."""
+    """What a rollout does to this node's traffic. `applier` puts a configuration in force, at once and whole."""
 
     def __init__(
-        self,
-        databases: Databases,
-        node: str,
-        boot: str,
-        apply_snapshot: Callable[[Snapshot], None],
-        environ: Mapping[str, str],
+        self, databases: Databases, node: str, boot: str, applier: Applier, environ: Mapping[str, str]
     ) -> None:
         self._databases = databases
-        self._prefix = f"pgmurmur/{node}"
-        self._own = f"pgmurmur/{node}/{boot}"
-        self._apply = apply_snapshot
+        self._prefix = server_prefix(node)
+        self._own = server_name(node, boot)
+        self._applier = applier
         self._environ = environ
         self._haunted: set[str] = set()  # targets that were found free of older backends
+        self._read: tuple[str, Snapshot] | None = None  # the last document read, by digest
+        self._forgets: asyncio.TimerHandle | None = None
         self.admin_password: Secret | None = None  # generated at start; a document without one keeps it
 
     def read(self, document: bytes) -> Config:
@@ -129,9 +165,17 @@ class Proxy:
             config = config.model_copy(update={"admin": admin})
         return config
 
+    def _snapshot(self, document: bytes) -> Snapshot:
+        """Of the document as such, without a version. Raises ClientFault. The last one is kept: what a dry run has
+        read is not read again while clients wait."""
+        digest = digest_of(document)
+        if self._read is None or self._read[0] != digest:
+            self._read = (digest, snapshot(self.read(document), document, number=0, digest=digest))
+        return self._read[1]
+
     async def validate(self, document: bytes) -> Report:
         try:
-            config = self.read(document)
+            new = await asyncio.to_thread(self._snapshot, document)
         except ConfigError as error:
             return Report(ChangeClass.LOCAL, errors=tuple(map(str, error.problems)))
         except ClientFault as fault:
@@ -139,29 +183,72 @@ class Proxy:
         current = self._databases.snapshot
         if current is None:
             return Report(ChangeClass.LOCAL)
-        difference = diff.diff(current.config, config)
-        errors = await self._try_servers(config)
+        difference = diff.diff(current.config, new.config)
+        try:
+            tls = self._applier.check(new.config)
+        except (OSError, ValueError) as error:
+            errors = [str(error)]
+        else:
+            errors = await self._make_ready(new, tls, difference.scope)
         return Report(
             _CLASSES[difference.change], difference.scope, tuple(errors), (*difference.lines, *difference.restart)
         )
 
-    async def _try_servers(self, config: Config) -> list[str]:
-        """Logs in once to every server address that is not in use now."""
-        known = {pool.target for pool in self._databases.pools}
-        wanted = [t for t in dict.fromkeys(self._databases.targets(config)) if t not in known]
-        slots = asyncio.Semaphore(TRIED_AT_ONCE)
-        errors: list[str] = []
+    # --- the dry run -------------------------------------------------------------------------------------------------
 
-        async def attempt(target: Target) -> None:
+    async def _make_ready(self, new: Snapshot, tls: ClientTls | None, scope: tuple[str, ...]) -> list[str]:
+        """Logs in to every server that is not in use now, keeps connections for the first clients of the new map, and
+        reads the catalogs it needs. What stays open is closed when nothing comes of it."""
+        databases = self._databases
+        draft = databases.stage(new, tls)
+        if self._forgets is not None:
+            self._forgets.cancel()
+        self._forgets = asyncio.get_running_loop().call_later(READY_FOR_S, databases.unstage)
+        slots = asyncio.Semaphore(TRIED_AT_ONCE)
+        errors: dict[str, None] = {}
+
+        async def attempt(pool: Pool) -> None:
+            target = pool.target
             async with slots:
                 try:
                     client = await SimpleClient.connect(target, timeout_s=TRY_TIMEOUT_S)
                     client.close()
                 except Fault as fault:
-                    errors.append(f"server {target.address}, database {target.database}, user {target.user}: {fault}")
+                    errors[f"server {target.address}, database {target.database}, user {target.user}: {fault}"] = None
+                else:
+                    await self._fill(pool)
 
-        await asyncio.gather(*(attempt(target) for target in wanted))
+        await asyncio.gather(*(attempt(pool) for pool in databases.new_pools(draft)))
+        if not errors:
+            for name in scope:
+                database = draft.of(name)
+                if database is not None and database.routed and not database.layout.loaded:
+                    await self._read_catalog(database)
         return sorted(errors)
+
+    async def _fill(self, pool: Pool) -> None:
+        """As many connections as the busiest neighbour has, so that nobody waits for one when the map turns."""
+        kin = [p for p in self._databases.pools if (p.user, p.database) == (pool.user, pool.database)]
+        busiest = max((len(p.core.idle) + len(p.core.lent) for p in kin), default=1)
+        borrowed = [
+            asyncio.ensure_future(checkout(pool)) for _ in range(max(1, min(busiest, pool.core.size, WARM_LIMIT)))
+        ]
+        await asyncio.wait(borrowed, timeout=TRY_TIMEOUT_S)
+        for one in borrowed:
+            one.cancel()
+        for server in await asyncio.gather(*borrowed, return_exceptions=True):
+            if not isinstance(server, BaseException):
+                pool.release(server)
+
+    async def _read_catalog(self, database: Database) -> None:
+        try:
+            async with asyncio.timeout(TRY_TIMEOUT_S):
+                await load_layout(database)
+        except (Fault, TimeoutError) as error:
+            # not worth a refusal: it is read again when the first statement needs it
+            log.warning("catalog_not_ready database=%s reason=%s", database.name, error)
+
+    # --- the pause ---------------------------------------------------------------------------------------------------
 
     def _names(self, scope: tuple[str, ...]) -> tuple[str, ...]:
         """sync says `*` when this member must stop serving as a whole: it was evicted, replaced or left behind."""
@@ -223,8 +310,8 @@ class Proxy:
 
     async def apply(self, document: bytes, version: ConfigVersion) -> None:
         try:
-            config = self.read(document)
-            self._apply(snapshot(config, document, number=version.n, digest=version.digest))
+            new = replace(self._snapshot(document), number=version.n, digest=version.digest)
+            self._applier.apply(new)
         except Fault as fault:
             raise ApplyFailed(str(fault)) from None
         except (OSError, ValueError) as error:

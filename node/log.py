@@ -7,8 +7,15 @@ import logging
 import sys
 import time
 
-_LEVELS = {"trace": "DEBUG", "debug": "DEBUG", "info": "INFO", "warn": "WARNING", "warning": "WARNING", "error": "ERROR",
-           "off": "CRITICAL"}  # fmt: skip
+_LEVELS = {
+    "trace": "DEBUG",
+    "debug": "DEBUG",
+    "info": "INFO",
+    "warn": "WARNING",
+    "warning": "WARNING",
+    "error": "ERROR",
+    "off": "CRITICAL",
+}
 
 
 class TextFormatter(logging.Formatter):

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from node.errors import ServerFault
 from node.pool.core import Borrower, PoolCore, Waiter
+from node.pool.drain import Drain
 from node.pool.health import HealthTracker
-from node.server.connection import Lost, ServerConnection
+from node.server.cancel import cancel
+from node.server.connection import IDLE, Lost, ServerConnection
 from node.server.conversation import Conversation
 from node.stats.counters import PoolCounters
-from node.wire import messages
 
 if TYPE_CHECKING:
     from node.server.connect import Target
@@ -33,6 +34,8 @@ CONNECTING_AT_ONCE = 4
 # After a failed attempt the next one waits this long, unless clients wait and the server is only starting up.
 RETRY_S = 0.25
 RETRY_LOGIN_S = 1.0
+# PostgreSQL closes the connection of a cancel request as soon as it has signalled the backend.
+CANCEL_TIMEOUT_S = 10.0
 # Errors that trying again at once will not mend: authorization, unknown database, wrong configuration.
 _HOPELESS = ("28", "3D", "0A", "22", "42", "F0")
 
@@ -59,6 +62,10 @@ class PoolSettings:
     ban_timeout_s: float = 300.0
     prepared_limit: int = 1 << 62
     connection_recovery: str = "recover"
+
+
+class PoolClosed(ServerFault):
+    """A configuration without this pool came into force; the one that waits may ask the new configuration's."""
 
 
 class Opener(Protocol):
@@ -112,6 +119,8 @@ class Pool:
         self._retry_at = 0.0
         self._fault: ServerFault | None = None
         self._checked_at = around.clock() + settings.idle_healthcheck_delay_s
+        self._checking = 0  # connections being checked for somebody who waits
+        self._held: dict[ServerConnection, None] = {}  # free as soon as no cancel request can hit them
         self.counters = PoolCounters()
         self.gone_bytes_sent = self.gone_bytes_received = 0  # of connections that are closed
 
@@ -120,8 +129,15 @@ class Pool:
     def acquire(self) -> ServerConnection | None:
         """A connection at once, or None: then `wait`. The caller sets `owner`."""
         server = self.core.acquire()
-        if server is not None:
-            self.counters.assigned += 1
+        if server is None:
+            return None
+        interval = self.settings.healthcheck_interval_s
+        if 0 < interval < self.around.clock() - max(server.used_at, server.checked_at):
+            # Long unused: a firewall may have forgotten it. Checked first; the caller is the first to wait for it.
+            self._checking += 1
+            self.around.spawn(self._check_for_waiter(server))
+            return None
+        self.counters.assigned += 1
         return server
 
     def wait(self, borrower: Borrower) -> Waiter | None:
@@ -144,6 +160,8 @@ class Pool:
             return
         if not server.reusable:
             self.around.spawn(self.recover(server))
+        elif server.cancelling:
+            self._held[server] = None
         elif server.dirty:
             self.around.spawn(self.clean(server))
         elif self.closed or server.lifetime_s <= 0 or len(self.core.lent) + len(self.core.idle) > self.core.size:
@@ -173,6 +191,20 @@ class Pool:
             del core.lent[server]
             core.idle.append(server)
 
+    async def cancel(self, server: ServerConnection) -> None:
+        """Sends a cancel request for what `server` does. Nobody else gets the connection before it is spent.
+
+        Raises ServerFault when the target cannot be reached.
+        """
+        server.cancelling += 1
+        try:
+            await cancel(self.target, server.pid, server.secret, tls=server.tls, timeout_s=CANCEL_TIMEOUT_S)
+        finally:
+            server.cancelling -= 1
+            if not server.cancelling and server in self._held:
+                del self._held[server]
+                self.release(server)
+
     def _free(self, server: ServerConnection) -> None:
         server.used_at = now = self.around.clock()
         waiter = self.core.released(server)
@@ -188,6 +220,7 @@ class Pool:
     def lost(self, server: ServerConnection) -> None:
         """The socket of one of ours is gone."""
         self.core.removed(server)
+        self._held.pop(server, None)
         self.gone_bytes_sent += server.bytes_sent
         self.gone_bytes_received += server.bytes_received
         why = server.closed_why
@@ -204,7 +237,7 @@ class Pool:
         """Opens what is wanted now."""
         if self.closed or self.core.paused or now < self._retry_at:
             return
-        for _ in range(self.core.wanted(self.settings.min_size, CONNECTING_AT_ONCE)):
+        for _ in range(self.core.wanted(self.settings.min_size, CONNECTING_AT_ONCE) - self._checking):
             self.core.connecting += 1
             self.around.spawn(self._open())
 
@@ -348,10 +381,19 @@ class Pool:
         talk.end()
         self.health.succeeded()
         server.checked_at = self.around.clock()
+        if self.closed or server.lifetime_s <= 0:
+            server.close(Lost.REPLACED)
+            return
         # `used_at` stays: a check is no use, or idle connections would never grow old
         waiter = self.core.released(server)
         if waiter is not None:
             self.grant(waiter, server, server.checked_at)
+
+    async def _check_for_waiter(self, server: ServerConnection) -> None:
+        try:
+            await self.check(server)
+        finally:
+            self._checking -= 1
 
     async def clean(self, server: ServerConnection) -> None:
         """Takes away what must not reach the next client: settings, temporary tables, locks, listeners, cursors."""
@@ -376,27 +418,26 @@ class Pool:
         if how == "drop" or (how == "rollback_only" and not pipeline.idle()):
             server.close(Lost.UNCLEAN)
             return
-        talk = Conversation(server)
+        limit_s = self.settings.rollback_timeout_s
+        drain = Drain(server)
         try:
-            async with asyncio.timeout(self.settings.rollback_timeout_s):
-                if pipeline.copy_in == 1:
-                    talk.send(messages.copy_fail("the client has gone"))
-                    pipeline.copy_ended()
-                if pipeline.batch:
-                    pipeline.owe_sync(talk)
-                    talk.send(messages.SYNC)
-                while pipeline.done != pipeline.sent:
-                    await talk.next()
-                if pipeline.tx_status != ord("I"):
-                    self.counters.rollbacks += 1
-                    server.rollbacks += 1
-                    talk.send_query("ROLLBACK")
-                    await talk.ready()
-        except (ServerFault, TimeoutError):
-            talk.end()
+            if not await drain.quiet(limit_s):
+                await self.cancel(server)
+                if not await drain.quiet(limit_s):
+                    raise ServerFault("statement of a client that has gone does not end", sqlstate="57014")
+            drain.end()
+            if pipeline.tx_status != IDLE:
+                self.counters.rollbacks += 1
+                server.rollbacks += 1
+                talk = Conversation(server)
+                try:
+                    await talk.query("ROLLBACK", limit_s)
+                finally:
+                    talk.end()
+        except ServerFault:
+            drain.end()
             server.close(Lost.UNCLEAN)
             return
-        talk.end()
         self.counters.re_synced += 1
         # what the client set in its last transaction is unknown: start from scratch
         server.dirty = True
@@ -410,6 +451,9 @@ class Pool:
 
     def resume(self) -> None:
         self.core.paused = False
+        now = self.around.clock()
+        for waiting in self.core.waiters:
+            waiting.since = now  # the pause does not count against checkout_timeout
         while self.core.idle and (waiter := self.core.first_waiter()) is not None:
             server = self.core.idle.pop()
             self.core.lent[server] = None
@@ -429,5 +473,5 @@ class Pool:
         for server in list(self.core.idle):
             self.close_idle(server, why)
         self.refuse_waiters(
-            ServerFault("connection pool was closed", sqlstate="57P01", hint="the configuration changed; try again")
+            PoolClosed("connection pool was closed", sqlstate="57P01", hint="the configuration changed; try again")
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from node.errors import ServerFault
+from node.errors import ClientFault, ServerFault
 from node.wire import messages
 from node.wire.codes import Backend, Transaction
 from node.wire.pipeline import Pipeline
@@ -63,10 +63,10 @@ class ServerConnection:
     """The sans-IO half; server/protocol.py owns the socket and sets `write`, `close` and the reading switches."""
 
     __slots__ = (
-        "bytes_received", "bytes_sent", "checked_at", "close_transport", "closed_why", "created_at", "dirty",
-        "errors", "healthchecks", "id", "key", "lifetime_s", "owner", "parameters", "pause_reading", "pid", "pipeline",
-        "pool", "prepared", "queries", "requested_at", "resume_reading", "rollbacks", "secret", "statuses",
-        "tls", "transactions", "used_at", "write", "writing_paused",
+        "bytes_received", "bytes_sent", "cancelling", "checked_at", "close_transport", "closed_why", "created_at",
+        "dirty", "errors", "gone", "healthchecks", "id", "key", "lifetime_s", "owner", "parameters", "pause_reading",
+        "pid", "pipeline", "pool", "prepared", "queries", "requested_at", "resume_reading", "rollbacks", "secret",
+        "statuses", "tls", "transactions", "used_at", "write", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, number: int, pool: Pool | None, parameters: object, now: float) -> None:
@@ -87,6 +87,8 @@ class ServerConnection:
         self.requested_at = now
         self.lifetime_s = float("inf")
         self.closed_why: Lost | None = None
+        self.gone = False  # its pool has been told
+        self.cancelling = 0  # cancel requests on their way; whoever gets it next must not be hit by one
         self.writing_paused = False
         self.queries = self.transactions = self.rollbacks = self.errors = self.healthchecks = 0
         self.bytes_sent = self.bytes_received = 0
@@ -130,10 +132,14 @@ class ServerConnection:
         """Takes note of the ParameterStatus messages that came."""
         statuses = self.pipeline.statuses
         if statuses:
-            for body in statuses:
-                name, value = messages.parse_parameter_status(body)
-                self.statuses[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
             self.pipeline.statuses = []
+            for body in statuses:
+                try:
+                    name, value = messages.parse_parameter_status(body)
+                except ClientFault:
+                    self.pipeline.broken = int(Backend.PARAMETER_STATUS)
+                    return
+                self.statuses[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
 
     def out_of_sync(self) -> ServerFault:
         letter = self.pipeline.broken
@@ -157,7 +163,8 @@ class ServerConnection:
         if self.closed_why is None:
             self.closed_why = Lost.SERVER_CLOSED
         owner, self.owner = self.owner, None
-        if self.pool is not None:
+        if self.pool is not None and not self.gone:
+            self.gone = True
             self.pool.lost(self)
         if owner is not None:
             owner.server_lost(self, fault)

@@ -38,7 +38,18 @@ class ServerProtocol(asyncio.Protocol):
         out = pipeline.replies(data, 0)
         if pipeline.statuses:
             connection.learn()
+        stopped_at = pipeline.stopped_at
         owner.from_server(connection, out)
+        while stopped_at and connection.closed_why is None:
+            # what follows answers another owner's request: the one who has the connection now hears it
+            owner = connection.owner
+            if owner is None:
+                connection.unsolicited(data[stopped_at:])
+                return
+            out = pipeline.replies(data, stopped_at)
+            stopped_at = pipeline.stopped_at
+            connection.learn()
+            owner.from_server(connection, out)
         if pipeline.broken and connection.closed_why is None:
             fault = connection.out_of_sync()
             connection.close(Lost.OUT_OF_SYNC)

@@ -1,6 +1,6 @@
 cimport cython
 
-cdef int _SYNC, _QUERY, _SKIP, _SKIP_QUERY, _FAKE_PARSE_COMPLETE, _FAKE_CLOSE_COMPLETE
+cdef int _SYNC, _QUERY, _SKIP, _SKIP_QUERY, _FAKE_PARSE_COMPLETE, _FAKE_CLOSE_COMPLETE, _COPY_END
 cdef int _NOTHING, _CONTINUED, _TOO_LONG, _RING_ENTRIES
 cdef long long _MASK
 cdef unsigned long long _HELD_BYTES, _MAX_LENGTH
@@ -57,9 +57,10 @@ cdef class Pipeline:
     cpdef owe_sync(self, object owner)
     cpdef copy_ended(self)
     @cython.locals(p="const unsigned char *", n=Py_ssize_t, pos=Py_ssize_t, run=Py_ssize_t, end=Py_ssize_t,
-                   letter=int, length="unsigned long long", slot=Py_ssize_t, head=int, kind=int, skipped=bint, out=list)
+                   letter=int, length="unsigned long long", slot=Py_ssize_t, head=int, kind=int, skipped=bint, out=list,
+                   kept=Py_ssize_t)
     cpdef bytes replies(self, bytes data, Py_ssize_t start)
     @cython.locals(slot=Py_ssize_t)
     cpdef fail(self)
-    @cython.locals(slot=Py_ssize_t)
-    cpdef swallow(self)
+    @cython.locals(first="long long", at="long long", syncs="long long")
+    cpdef swallow(self, int keep)

@@ -13,14 +13,16 @@ ordinal, and every entry names its owner, the client to whom the bytes of that r
     SKIP        one extended-protocol reply that no client asked for; it is cut out
     SKIP_QUERY  a whole Query of ours (BEGIN ahead of a transaction's first statement); all of it is cut out
     FAKE_…      a message the client expects but the server will not send, put in *before* the reply of that ordinal
+    COPY_END    a mark: CopyDone or CopyFail was forwarded here, before the server said that it takes CopyData
 
 Rules (documentation chapter "Message Flow"):
 * Parse, Bind, Close, Describe and Execute are each paid by one completing message; a Query only by ReadyForQuery.
 * After an ErrorResponse in the extended protocol the server discards everything up to the next Sync, Query messages
   included. So does the queue: an error pays for all up to that Sync, and while no Sync was forwarded yet (`failed`)
   nothing more is owed.
-* In copy-in mode of the extended protocol the server swallows Sync and Flush; they owe nothing until the client has
-  sent CopyDone or CopyFail.
+* In copy-in mode the server swallows Sync and Flush; they owe nothing until the client has sent CopyDone or CopyFail.
+  A client that sends its data without waiting for CopyInResponse leaves a COPY_END in the queue: what stands before it
+  is swallowed, what stands behind it is answered.
 * `tx_status` is set from ReadyForQuery and from nothing else.
 
 Interpreted and compiled (see pipeline.pxd) this file behaves the same; the compiled walk costs about 5 ns a message.
@@ -36,6 +38,7 @@ SKIP = 3
 SKIP_QUERY = 4
 FAKE_PARSE_COMPLETE = 5
 FAKE_CLOSE_COMPLETE = 6
+COPY_END = 7
 
 # Replies owed to special entries on one server connection; a client that pipelines more is read no further until
 # the server has caught up.
@@ -53,7 +56,7 @@ NOTHING = 0
 CONTINUED = 1  # more of a CopyData body of which a part was taken before
 TOO_LONG = 2  # the length field is below four or above the limit
 
-_FAKES = {FAKE_PARSE_COMPLETE: b"1\0\0\0\4", FAKE_CLOSE_COMPLETE: b"3\0\0\0\4"}
+_FAKES = {FAKE_PARSE_COMPLETE: b"1\0\0\0\4", FAKE_CLOSE_COMPLETE: b"3\0\0\0\4", COPY_END: b""}
 
 # The compiled walk reads C integers of these names (pipeline.pxd); Python keeps the public ones.
 _SYNC = SYNC
@@ -62,6 +65,7 @@ _SKIP = SKIP
 _SKIP_QUERY = SKIP_QUERY
 _FAKE_PARSE_COMPLETE = FAKE_PARSE_COMPLETE
 _FAKE_CLOSE_COMPLETE = FAKE_CLOSE_COMPLETE
+_COPY_END = COPY_END
 _RING_ENTRIES = RING_ENTRIES
 _HELD_BYTES = HELD_BYTES
 _MAX_LENGTH = MAX_LENGTH
@@ -252,6 +256,7 @@ class Pipeline:
         """A Query or FunctionCall was forwarded."""
         if self.failed:
             return
+        self.batch = False  # a Query ends a batch as a Sync does
         self.sent += 1
         self.push(_QUERY, self.sent, owner)
 
@@ -296,6 +301,8 @@ class Pipeline:
         """CopyDone or CopyFail was forwarded."""
         if self.copy_in == 1:
             self.copy_in = 2
+        elif self.copy_in == 0 and self.done < self.sent:
+            self.push(_COPY_END, self.sent + 1, None)
 
     # --- what comes back ---------------------------------------------------------------------------------------
 
@@ -306,7 +313,8 @@ class Pipeline:
         goes on from there. Sets `broken` when a reply does not fit the queue: the connection must then be closed.
         """
         self.stopped_at = 0
-        if self.held:
+        kept = len(self.held)
+        if kept:
             data = self.held + data
             self.held = b""
         p = data
@@ -397,8 +405,8 @@ class Pipeline:
                     self.last_error = data[pos + 5 : end]
                 if head == _SKIP_QUERY:
                     self.skip_error = data[pos:end]
-                elif head != _QUERY and self.done != self.sent:
-                    self.fail()
+                elif head != _QUERY:
+                    self.fail()  # also when nothing is owed: a Flush that was malformed fails the batch too
             elif letter == 83:  # S: ParameterStatus, at any time
                 skipped = False
                 self.statuses.append(data[pos + 5 : end])
@@ -406,9 +414,7 @@ class Pipeline:
                 if self.done == self.sent:
                     self.broken = letter
                     break
-                self.copy_in = 1
-                if head != _QUERY and head != _SKIP_QUERY:
-                    self.swallow()
+                self.swallow(1 if head == _QUERY or head == _SKIP_QUERY else 0)
             elif letter == 78 or letter == 65:  # N, A: at any time
                 skipped = False
             elif letter == 116 or letter == 72 or letter == 99 or letter == 86:  # t, H, c, V complete nothing
@@ -434,7 +440,7 @@ class Pipeline:
                 kind = self.kinds[slot]
                 if self.ordinals[slot] != self.done + 1:
                     break
-                if kind != _FAKE_PARSE_COMPLETE and kind != _FAKE_CLOSE_COMPLETE:
+                if kind != _FAKE_PARSE_COMPLETE and kind != _FAKE_CLOSE_COMPLETE and kind != _COPY_END:
                     break
                 out = [] if out is None else out
                 if pos > run:
@@ -444,7 +450,7 @@ class Pipeline:
                 self.owners[slot] = None
                 self.head += 1
             if letter == 90 and pos < n and self.head != self.tail and self.owners[self.head & _MASK] is not owner:
-                self.stopped_at = pos
+                self.stopped_at = pos - kept  # counted in the caller's bytes
                 break
         if out is None:
             if run == 0 and pos == n:
@@ -465,11 +471,35 @@ class Pipeline:
             self.head += 1
         self.done = self.sent
         self.failed = True
+        self.batch = True  # only a Sync ends it now
 
-    def swallow(self) -> None:
-        """In copy-in mode the server ignores the Syncs that were forwarded behind the Execute."""
-        while self.head != self.tail:
-            self.owners[self.head & _MASK] = None
-            self.head += 1
-        self.sent = self.done + 1
-        self.batch = True
+    def swallow(self, keep: int) -> None:
+        """The server takes CopyData now: what was forwarded behind the COPY and before its CopyDone gets no answer.
+
+        `keep`: 1 when the COPY itself has an entry at the head (it came by Query), 0 when it is an Execute.
+        """
+        first = self.head + keep
+        at = first
+        syncs = 0
+        while at != self.tail and self.kinds[at & _MASK] != _COPY_END:
+            if self.kinds[at & _MASK] == _SYNC:
+                syncs += 1
+            at += 1
+        if at == self.tail:
+            self.copy_in = 1
+            self.sent = self.done + 1
+            if keep == 0:
+                self.batch = True
+        else:
+            self.copy_in = 2
+            self.sent -= syncs
+            at += 1
+        while at != self.tail:  # what stands behind the mark moves up
+            self.ordinals[first & _MASK] = self.ordinals[at & _MASK] - syncs
+            self.kinds[first & _MASK] = self.kinds[at & _MASK]
+            self.owners[first & _MASK] = self.owners[at & _MASK]
+            first += 1
+            at += 1
+        while self.tail != first:
+            self.tail -= 1
+            self.owners[self.tail & _MASK] = None

@@ -58,7 +58,6 @@ from node.options import (
 from node.pool.pool import Surroundings
 from node.reception import Welcome, account
 from node.resolver import Resolver
-from node.server.cancel import cancel as cancel_on_server
 from node.server.connect import Target, connect
 from node.server.connection import ServerConnection
 from node.server.protocol import ServerProtocol
@@ -333,7 +332,6 @@ class App:
         for pool in gone:
             pool.close()  # who waits there looks again, and finds the new one
         self.spawn(self._warm(new.config))
-        self.refresh_catalogs()
         log.info("applied version=%s digest=%s databases=%s", new.number, new.digest[:12], len(new.topologies))
 
     def refresh_catalogs(self) -> None:
@@ -413,7 +411,7 @@ class App:
         for server in session.cancellable():
             if server.pool is not None:
                 try:
-                    await cancel_on_server(server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=10)
+                    await server.pool.cancel(server)
                 except Fault as fault:
                     log.info("cancel_failed client=%s reason=%s", session.id, fault)
         return True

@@ -150,7 +150,9 @@ class Face:
                 hint="ROLLOUT changes all nodes together",
             )
         app.texts = texts
+        app.sync.local_files(document)
         app.apply(snapshot(config, document, number=current.number, digest=current.digest))
+        app.refresh_catalogs()
         return []
 
     @staticmethod

@@ -27,6 +27,7 @@ from node.client.parameters import NONE, Parameters
 from node.client.prepared import PREFIX
 from node.client.shape import Pin, Shape
 from node.errors import ClientFault, Fault, ServerFault
+from node.pool.pool import PoolClosed
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import Role
 from node.server.connection import IDLE, Lost, ServerConnection
@@ -356,6 +357,14 @@ class Session:
         self.waiter = None
         self.state = READY
         self.resume_client()
+        if isinstance(fault, PoolClosed) and self.database.epoch != self.services.epoch:
+            # a change without a pause: the message was given back, the new configuration has a pool for it
+            try:
+                self.move()
+            except ClientFault as gone:
+                self.fail(gone)
+            self.advance()
+            return
         known = fault if isinstance(fault, Fault) else ServerFault(str(fault), sqlstate="58000")
         if self.services.drops_refused_clients and known.sqlstate not in ("57014", "57P03"):
             known.severity = "FATAL"

@@ -200,6 +200,8 @@ class Tour:
             writer.start()
         with screen.waiting(f"{len(writers)} clients write through the three nodes, every other one in transactions"):
             time.sleep(LOAD_BEFORE_S)
+        for writer in writers:
+            writer.slowest_ms = 0  # from here on: the first statements of a client pay for connections and catalogs
         report = self.roll_out()
         with screen.waiting("they go on writing by the new map"):
             time.sleep(LOAD_AFTER_S)
@@ -247,7 +249,7 @@ class Tour:
         errors = [error for writer in writers for error in writer.errors]
         slowest = max(writer.slowest_ms for writer in writers)
         acknowledged = sum(writer.acknowledged for writer in writers)
-        screen.check(not errors, f"no client saw an error; the slowest statement took {slowest:.0f} ms")
+        screen.check(not errors, f"no client saw an error; the slowest statement of that time took {slowest:.0f} ms")
         for error in errors[:5]:
             screen.say(f"     {error}", "red")
         on_shards = load.rows(self.new_shards)

@@ -39,6 +39,7 @@ class Writer:
     regions: Sequence[str]
     acknowledged: int = 0
     slowest_ms: float = 0
+    """Since it was last set to 0."""
     errors: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 

@@ -302,7 +302,9 @@ def test_a_rollout_through_any_node_reaches_all(
     for node in three:
         shown = {row["name"]: row["value"] for row in node.ask("SHOW CONFIG")}
         assert shown["query_timeout"] == "12345ms"
-        assert {row["version"] for row in node.ask("SHOW PEERS")} == {"2"}
+        wait_until(
+            lambda node=node: {row["version"] for row in node.ask("SHOW PEERS")} == {"2"}, "gossip has told everybody"
+        )
         assert {(row["phase"], row["version"]) for row in node.ask("SHOW ROLLOUT")} == {("committed", "2")}
 
 
@@ -332,7 +334,7 @@ def test_users_that_change_are_rolled_out_too(three: list[NodeProcess], shards: 
         users_toml() + f'\n[[users]]\nname = "newcomer"\npassword = "nest"\ndatabase = "flock"\n'
         f'server_user = "{USER}"\nserver_password = "{PASSWORD}"\n'
     )
-    status, report = rollout(three[0], new, users=users)
+    status, report = rollout(three[0], new, "--watch", users=users)
     assert status == 0, report
     with psycopg.connect(three[2].conninfo("flock", "newcomer", "nest"), connect_timeout=10) as client:
         assert client.execute("SELECT current_user").fetchone() == (USER,)

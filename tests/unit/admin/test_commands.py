@@ -219,7 +219,7 @@ async def test_reconnect_closes_idle_connections(node: FakeNode) -> None:
 
 async def test_reset_prepared_keeps_what_is_used(node: FakeNode) -> None:
     prepared = node.services.prepared
-    used, unused = prepared.use(b"SELECT 1", b"", ""), prepared.use(b"SELECT 2", b"", "")
+    used, unused = prepared.use(b"SELECT 1", b"\0\0", ""), prepared.use(b"SELECT 2", b"\0\0", "")
     prepared.drop(unused)
     assert (await run(node, "RESET PREPARED")).tag == "RESET PREPARED"
     assert list(prepared.known.values()) == [used]

@@ -5,17 +5,11 @@ PGMURMUR_STRIP=off skips the compilation on purpose.
 """
 
 import os
-from pathlib import Path
+import runpy
 
 from setuptools import Extension, setup
 
-STRIP = [
-    "node/wire/pipeline.py",
-    "node/routing/hashing.py",
-    "node/routing/lexer.py",
-    "node/gather/merge.py",
-    "node/gather/copy.py",
-]
+MODULES = runpy.run_path("node/strip.py")["STRIP"]
 
 
 def extensions() -> list[Extension]:
@@ -27,13 +21,12 @@ def extensions() -> list[Extension]:
         return []
     listed = [
         Extension(
-            name=path.removesuffix(".py").replace("/", "."),
-            sources=[path],
+            name=name,
+            sources=[name.replace(".", "/") + ".py"],
             extra_compile_args=["-O2", "-Wno-unreachable-code"],
             optional=True,
         )
-        for path in STRIP
-        if Path(path).exists()
+        for name in MODULES
     ]
     return cythonize(
         listed,

@@ -1,10 +1,19 @@
-"""Which modules of the compiled strip run compiled in this process."""
+"""The compiled strip: which modules are in it, and which of them run compiled in this process.
+
+setup.py reads STRIP from here before anything is installed: nothing but the standard library may be imported.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 
-STRIP = ("node.wire.pipeline", "node.routing.hashing", "node.routing.lexer", "node.gather.merge", "node.gather.copy")
+STRIP = (
+    "node.wire.pipeline",
+    "node.routing.hashing",
+    "node.routing.lexer",
+    "node.gather.merge",
+    "node.gather.copy",
+)
 
 
 def compiled() -> dict[str, bool]:

@@ -22,7 +22,9 @@ log = logging.getLogger("pgmurmur.two_phase")
 
 ASK_AGAIN_S = 5.0
 TIMEOUT_S = 30.0
-_ORPHANS = f"SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() AND gid LIKE '{PREFIX}\\_%'"
+_ORPHANS = (
+    f"SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() AND gid LIKE '{PREFIX}\\_%'"
+)
 
 
 class Resolver:
@@ -99,7 +101,9 @@ class Resolver:
             while parts:
                 gid, commits, key = parts[0]
                 try:
-                    await self._ask(database.balancers[shard].write(), f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED '{gid}'")
+                    await self._ask(
+                        database.balancers[shard].write(), f"{'COMMIT' if commits else 'ROLLBACK'} PREPARED '{gid}'"
+                    )
                 except Fault as fault:
                     if fault.sqlstate != "42704":  # done before, only the answer was lost
                         log.warning("two_phase_waits gid=%s reason=%s", gid, fault)

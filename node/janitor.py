@@ -67,17 +67,20 @@ class Janitor:
                     )
                 )
             return
+        if session.state == WAITING:
+            return  # its pool tells it when it has waited too long
         server = session.server
-        if server is None:
-            if session.state != SLOW and now - session.last_request > database.client_idle_timeout_s:
-                _end(session, "terminating connection due to client idle timeout", "57P05")
-            return
-        if server.pipeline.done != server.pipeline.sent:
+        if session.state == SLOW or (server is not None and server.pipeline.done != server.pipeline.sent):
             if session.active_since and now - session.active_since > database.query_timeout_s:
-                server.close(Lost.UNCLEAN)
+                for link in (server, *session.links.values()):
+                    if link is not None:
+                        link.close(Lost.UNCLEAN)
                 _end(session, "canceling statement due to query_timeout", "58000")
-        elif now - session.last_request > database.idle_in_transaction_timeout_s and session.entered:
-            _end(session, "terminating connection due to idle-in-transaction timeout", "25P03")
+        elif session.entered:
+            if now - session.last_request > database.idle_in_transaction_timeout_s:
+                _end(session, "terminating connection due to idle-in-transaction timeout", "25P03")
+        elif now - session.last_request > database.client_idle_timeout_s:
+            _end(session, "terminating connection due to client idle timeout", "57P05")
 
 
 def _end(session: Session, text: str, sqlstate: str) -> None:

@@ -76,6 +76,11 @@ _SYNC = int(Frontend.SYNC)
 _TERMINATE = int(Frontend.TERMINATE)
 _BEGINS = frozenset((_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _FUNCTION_CALL))
 _COPY = frozenset((_COPY_DATA, _COPY_DONE, _COPY_FAIL, CONTINUED))
+_KNOWN = _BEGINS | _COPY | {_FLUSH, _SYNC, _TERMINATE}
+
+# Messages that cannot be long; a server ends the connection of a client whose Sync is (PQ_SMALL_MESSAGE_LIMIT).
+SMALL_BYTES = 10_000
+_SMALL = frozenset((_CLOSE, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH, _SYNC, _TERMINATE))
 
 _TX_IDLE = int(Transaction.IDLE)
 _TX_OPEN = int(Transaction.OPEN)
@@ -124,7 +129,10 @@ class Session:
         self.parameters: Parameters = NONE
         self.tracked: tuple[str, ...] = ()  # names whose values are asked for after a SET
         self.must_ask = False
-        self.forget_statements = False  # DISCARD ALL or DEALLOCATE ALL is under way
+        self.forget_statements = 0  # 1: DEALLOCATE ALL is under way, 2: DISCARD ALL
+        self.redefined = False  # the transaction changed what statements mean
+        self.torn_copy = False  # the server has got the beginning of a CopyData message and waits for the rest
+        self.asking = False  # inside `acquire`
         self.reset_settings: tuple[str, ...] = ()
         self.pin: Pin | None = None
         self.prepared: dict[bytes, Prepared] = {}
@@ -185,7 +193,9 @@ class Session:
                         return
                 elif not self.begin():
                     return
-            except ClientFault as fault:
+            except Fault as fault:
+                if self.requests.at == self.requests.start:
+                    self.requests.next()  # the message at fault was only looked at so far
                 self.fail(fault)
 
     def client_lost(self) -> None:
@@ -222,6 +232,8 @@ class Session:
         requests = self.requests
         letter = requests.next()
         if letter == NOTHING:
+            if requests.need:
+                self.look_at_torn()
             return False
         if self.discarding or letter not in _BEGINS:
             return self.unlinked(letter)
@@ -258,7 +270,9 @@ class Session:
             return self.link(server)
         self.state = WAITING
         self.active_since = self.services.clock()
+        self.asking = True
         self.waiter = pool.wait(self)
+        self.asking = False
         return self.state == READY
 
     def move(self) -> None:
@@ -289,7 +303,7 @@ class Session:
         elif letter == _PARSE:
             shape = self.services.shapes.find(messages.parse_parse(body).sql)
         elif letter in (_BIND, _DESCRIBE):
-            name = body.split(b"\0", 2)[1] if letter == _BIND else body[1:-1]
+            name = b"".join(body.split(b"\0", 2)[1:2]) if letter == _BIND else body[1:-1]
             prepared = self.prepared.get(name)
             if prepared is not None:
                 shape = self.services.shapes.find(prepared.sql)
@@ -370,7 +384,8 @@ class Session:
             known.severity = "FATAL"
         self.requests.next()
         self.fail(known)
-        self.advance()
+        if not self.asking:  # else `advance` goes on by itself
+            self.advance()
 
     def stop_waiting(self) -> None:
         if self.waiter is not None and self.pool is not None:
@@ -387,6 +402,7 @@ class Session:
         server.owner = self
         self.unnamed_on = None
         self.errors_before = server.pipeline.errors
+        self.last_request = self.services.clock()
         if self.writing_paused:
             server.pause_reading()
         if server.parameters is not self.parameters:
@@ -428,73 +444,92 @@ class Session:
         stop_at = self.stop_at
         if not self.active_since:
             self.active_since = self.services.clock()
-        while stop_at == 0 or upto < stop_at:
-            letter = requests.next()
-            if letter == NOTHING:
-                break
-            start, end = requests.start, requests.end
-            replacement: bytes | None = None
-            if self.discarding and letter != _SYNC:
-                replacement = b""
-                if letter == _TERMINATE:
-                    letter = -1
-            elif letter == _QUERY:
-                # a unit of a sharded database that came this far is known to be plain
-                shape = None if stop_at else self.services.shapes.find(buffer[start + 5 : end - 1])
-                if shape is not None and not shape.plain and not self.special(shape, _QUERY):
-                    again = requests.at != start  # answered here: go on; given back: wait until all is settled
-                    run = self.flush(buffer, run, upto, end, pieces)
-                    pieces = None
-                    upto = end if again else upto
+        large = len(buffer) - run > SMALL_BYTES
+        try:
+            while stop_at == 0 or upto < stop_at:
+                letter = requests.next()
+                if letter == NOTHING:
+                    if requests.need:
+                        self.look_at_torn()
                     break
-                pipeline.owe_query(self)
-                self.queries += 1
-                self.unnamed_parse = b""
-            elif letter == _EXECUTE:
-                pipeline.owe()
-                self.queries += 1
-            elif letter == _SYNC:
-                self.discarding = False
-                pipeline.owe_sync(self)
-            elif letter == _PARSE:
-                replacement = self.on_parse(server, buffer[start:end])
-            elif letter == _BIND:
-                replacement = self.on_bind(server, buffer, start, end)
-            elif letter in (_DESCRIBE, _CLOSE):
-                replacement = self.on_name(server, letter, buffer[start:end])
-            elif letter == _FUNCTION_CALL:
-                pipeline.owe_query(self)
-            elif letter in _COPY:
-                if pipeline.done == pipeline.sent and not pipeline.batch:
-                    replacement = b""  # what is left of a COPY that has failed
-                if letter in (_COPY_DONE, _COPY_FAIL):
-                    pipeline.copy_ended()
-            elif letter != _FLUSH:
-                letter = -1 if letter == _TERMINATE else -2
-            if letter < 0:
-                self.flush(buffer, run, upto, upto, pieces)
+                start, end = requests.start, requests.end
+                replacement: bytes | None = None
+                if large and end - start > SMALL_BYTES and letter in _SMALL:
+                    raise self.too_large(letter, end - start - 1)
+                if self.torn_copy:  # the rest of a CopyData message: its beginning is there already
+                    self.torn_copy = requests.rest > 0
+                elif letter == TOO_LONG:
+                    raise self.too_long()
+                elif self.discarding and letter != _SYNC:
+                    replacement = b""
+                    if letter == _TERMINATE:
+                        letter = -1
+                elif letter == _QUERY:
+                    # a unit of a sharded database that came this far is known to be plain
+                    shape = None if stop_at else self.services.shapes.find(buffer[start + 5 : end - 1])
+                    if shape is not None and not shape.plain and not self.special(shape, _QUERY):
+                        again = requests.at != start  # answered here: go on; given back: wait until all is settled
+                        run = self.flush(buffer, run, upto, end, pieces)
+                        pieces = None
+                        upto = end if again else upto
+                        break
+                    pipeline.owe_query(self)
+                    self.queries += 1
+                    self.unnamed_parse = b""
+                elif letter == _EXECUTE:
+                    pipeline.owe()
+                    self.queries += 1
+                elif letter == _SYNC:
+                    self.discarding = False
+                    pipeline.owe_sync(self)
+                elif letter == _PARSE:
+                    replacement = self.on_parse(server, buffer[start:end])
+                elif letter == _BIND:
+                    replacement = self.on_bind(server, buffer, start, end)
+                elif letter in (_DESCRIBE, _CLOSE):
+                    replacement = self.on_name(server, letter, buffer[start:end])
+                elif letter == _FUNCTION_CALL:
+                    pipeline.owe_query(self)
+                elif letter in _COPY:
+                    if pipeline.done == pipeline.sent and not pipeline.batch:
+                        replacement = b""  # what is left of a COPY that has failed
+                    else:
+                        self.torn_copy = requests.rest > 0
+                        if letter in (_COPY_DONE, _COPY_FAIL):
+                            pipeline.copy_ended()
+                elif letter != _FLUSH:
+                    letter = -1 if letter == _TERMINATE else -2
                 if letter == -1:
+                    self.flush(buffer, run, upto, upto, pieces)
                     self.close()
                     return False
-                raise self.protocol_violation()
-            upto = end
-            if replacement is not None:
-                if pieces is None:
-                    pieces = []
-                if start > run:
-                    pieces.append(buffer[run:start])
-                if replacement:
-                    pieces.append(replacement)
-                run = end
-            if pipeline.room() < _ROOM:
-                self.pause_client()
-                break
+                if letter == -2:
+                    raise self.protocol_violation()
+                upto = end
+                if replacement is not None:
+                    if pieces is None:
+                        pieces = []
+                    if start > run:
+                        pieces.append(buffer[run:start])
+                    if replacement:
+                        pieces.append(replacement)
+                    run = end
+                if pipeline.room() < _ROOM:
+                    self.pause_client()
+                    break
+        except ClientFault as fault:
+            # What stands before it is owed already. An error of ours that overtook its replies, or left a transaction
+            # open that PostgreSQL would have failed, would be a lie: then it ends the session.
+            self.flush(buffer, run, upto, upto, pieces)
+            if not pipeline.idle() or pipeline.tx_status != IDLE:
+                fault.severity = "FATAL"
+            raise
         self.flush(buffer, run, upto, upto, pieces)
         if stop_at and upto >= stop_at:
             self.stop_at = 0
-        if self.server is server and pipeline.done == pipeline.sent and pipeline.idle():
+        if self.server is server and pipeline.done == pipeline.sent and pipeline.idle() and not self.torn_copy:
             self.settle()
-            return self.state == READY and requests.waiting_bytes() > 0 and self.server is None
+            return self.state == READY and requests.waiting_bytes() > 0 and (again or self.server is None)
         return again
 
     def flush(self, buffer: bytes, run: int, upto: int, next_run: int, pieces: list[bytes] | None) -> int:
@@ -522,10 +557,11 @@ class Session:
             self.bytes_sent += len(data)
             self.write(data)
         pipeline = server.pipeline
-        if pipeline.done == pipeline.sent and pipeline.idle():
+        if pipeline.done == pipeline.sent and pipeline.idle() and not self.torn_copy:
             self.settle()
             if self.state == READY:
-                if self.reading_paused and not server.writing_paused:
+                # a server that is not ours any more will not tell when it takes bytes again
+                if self.reading_paused and (self.server is None or not server.writing_paused):
                     self.resume_client()
                 if self.requests.waiting_bytes():
                     self.advance()
@@ -547,7 +583,8 @@ class Session:
             return
         self.server = None
         pipeline = server.pipeline
-        said = b"VFATAL\0" in pipeline.last_error or b"SFATAL\0" in pipeline.last_error
+        last = pipeline.last_error
+        said = (b"VFATAL\0" in last or b"SFATAL\0" in last) and pipeline.skip_error[5:] != last
         self.errors += 1
         if not said:
             self.write(messages.error_response(fault))
@@ -558,6 +595,8 @@ class Session:
         server = self.server
         assert server is not None
         pipeline = server.pipeline
+        if self.forget_statements or self.redefined:
+            self.after_changes(server)
         if pipeline.errors != self.errors_before:
             self.after_errors(server)
         if self.unit_names:
@@ -585,8 +624,6 @@ class Session:
             counters.transaction_time_s += took
         if self.begin_message or self.tx_failed:
             self.end_transaction()
-        if self.forget_statements:
-            self.forget(server)
         if self.pin is None and self.database.mode != "session":
             if self.must_ask:
                 self.state = SLOW
@@ -640,13 +677,28 @@ class Session:
         server.errors += count
         self.errors_before = server.pipeline.errors
         for number in self.unit_parsed:
-            if number in server.prepared:
-                server.prepared[number] = False
+            server.prepared[number] = False
         self.doubtful.update(self.unit_names)
         if b"C0A000\0" in server.pipeline.last_error or b"C26000\0" in server.pipeline.last_error:
             # "cached plan must not change result type": parse anew next time
             for number in server.prepared:
                 server.prepared[number] = False
+
+    def after_changes(self, server: ServerConnection) -> None:
+        """DISCARD ALL, DEALLOCATE ALL or DDL has been answered, well or not."""
+        if self.redefined:
+            # PostgreSQL refuses to run a statement whose result type has changed: all are parsed anew at next use
+            server.doubt_statements()
+            if server.pipeline.tx_status == IDLE:
+                self.redefined = False
+                for pool in self.database.pools:
+                    pool.doubt_statements()
+        if self.forget_statements:
+            if server.pipeline.errors == self.errors_before:
+                self.forget(server)
+            else:
+                self.forget_statements = 0
+                server.doubt_statements()
 
     # --- statements that leave something behind ------------------------------------------------------------------
 
@@ -663,7 +715,13 @@ class Session:
         if self.database.mode == "session":
             server.dirty = True
             return True
-        if shape.deallocates is not None and shape.deallocates in self.prepared and letter == _QUERY:
+        if (
+            shape.deallocates is not None
+            and shape.deallocates in self.prepared
+            and letter == _QUERY
+            and not server.pipeline.batch
+            and server.pipeline.tx_status != _TX_FAILED
+        ):
             if not server.pipeline.idle():
                 self.requests.at = self.requests.start
                 return False
@@ -678,9 +736,9 @@ class Session:
         if server is not None and (shape.forgets_statements or shape.marks_dirty or shape.pin is not None):
             server.dirty = True
         if shape.forgets_statements:
-            self.forget_statements = True
-        if shape.discards_all:
-            self.pin = None
+            self.forget_statements = 2 if shape.discards_all else 1
+        if shape.redefines:
+            self.redefined = True
         if shape.marks_dirty:
             self.must_ask = True
         if shape.sets or shape.resets_all:
@@ -693,9 +751,14 @@ class Session:
             self.pin = shape.pin
 
     def forget(self, server: ServerConnection) -> None:
-        """DISCARD ALL or DEALLOCATE ALL has run on the server."""
-        self.forget_statements = False
-        server.prepared.clear()
+        """DISCARD ALL or DEALLOCATE ALL has run on the server, or is about to: then it still may have some."""
+        if self.forget_statements > 1:
+            self.pin = None
+        self.forget_statements = 0
+        if server.pipeline.idle():
+            server.prepared.clear()
+        else:
+            server.doubt_statements()
         for name in list(self.prepared):
             self.drop_statement(name)
 
@@ -703,15 +766,19 @@ class Session:
 
     def on_parse(self, server: ServerConnection, message: bytes) -> bytes | None:
         """A Parse: what to send in its place; None: as it is."""
-        end = message.index(b"\0", 5)
+        end = message.find(b"\0", 5)
         name = message[5:end]
         sql_end = message.find(b"\0", end + 1)
-        if sql_end < 0:
+        if end < 0 or sql_end < 0:
             raise messages.malformed("Parse")
+        if self.forget_statements:
+            self.forget(server)
         sql = message[end + 1 : sql_end]
         shape = self.services.shapes.find(sql)
-        if not shape.plain:
+        if not shape.plain and not (name and self.managed):  # of a named one, when it is bound
             self.special(shape, _PARSE)
+            if shape.deallocates is not None and shape.deallocates in self.prepared:
+                return self.on_parse_deallocate(server, shape.deallocates)
         pipeline = server.pipeline
         if pool := server.pool:
             pool.counters.parses += 1
@@ -754,10 +821,24 @@ class Session:
         pipeline.owe()
         return ahead + prepared.parse
 
+    def on_parse_deallocate(self, server: ServerConnection, name: bytes) -> bytes:
+        """DEALLOCATE of a managed statement by the extended protocol: the server knows it by our name."""
+        prepared = self.prepared[name]
+        ahead = self.ensure(server, prepared)
+        self.unnamed_parse = messages.parse(b"", b"DEALLOCATE " + prepared.name)
+        self.unnamed_on = server
+        server.prepared[prepared.number] = False
+        self.drop_statement(name)
+        server.pipeline.owe()
+        return ahead + self.unnamed_parse
+
     def ensure(self, server: ServerConnection, prepared: Prepared) -> bytes:
         """What must be sent ahead so that the server knows the statement."""
         number = prepared.number
-        if server.prepared.get(number):
+        known = server.prepared
+        if known.get(number):
+            if len(known) >= self.database.prepared_limit:
+                known.move_to_end(number)  # room is made by closing the one unused for longest
             return b""
         ahead = self.make_room(server, prepared)
         server.pipeline.owe_skipped(self)
@@ -782,6 +863,7 @@ class Session:
         limit = self.database.prepared_limit
         while len(known) >= limit:
             number, _ = known.popitem(last=False)
+            self.unit_parsed.append(number)  # if an error comes first, it is still there
             server.pipeline.owe_skipped(self)
             ahead += messages.close_statement(PREFIX + str(number).encode())
         return ahead
@@ -793,6 +875,8 @@ class Session:
             raise messages.malformed("Bind")
         pipeline = server.pipeline
         name = buffer[portal_end + 1 : name_end]
+        if self.forget_statements:
+            self.forget(server)
         prepared = self.prepared.get(name) if name else None
         if prepared is None:
             ahead = b"" if name or self.unnamed_on is server else self.ensure_unnamed(server)
@@ -815,6 +899,8 @@ class Session:
             raise messages.malformed("Describe" if letter == _DESCRIBE else "Close")
         name = message[6:-1]
         statement = message[5] == 83  # S
+        if self.forget_statements:
+            self.forget(server)
         prepared = self.prepared.get(name) if statement and name else None
         if prepared is None:
             ahead = b""
@@ -846,6 +932,22 @@ class Session:
         letter = requests.buffer[requests.start] if requests.start < len(requests.buffer) else 0
         return ClientFault(f"invalid frontend message type {letter}", sqlstate="08P01", severity="FATAL")
 
+    def look_at_torn(self) -> None:
+        """A message of which the beginning is there: is it worth waiting for the rest?"""
+        letter, length = self.requests.torn[0][0], self.requests.need - 1
+        if letter not in _KNOWN:
+            raise ClientFault(f"invalid frontend message type {letter}", sqlstate="08P01", severity="FATAL")
+        if length > SMALL_BYTES and letter in _SMALL:
+            raise self.too_large(letter, length)
+
+    def too_large(self, letter: int, length: int) -> ClientFault:
+        return ClientFault(
+            f"invalid message length {length}",
+            sqlstate="08P01",
+            detail=f"A {Frontend(letter).name} message of up to {SMALL_BYTES} bytes is accepted.",
+            severity="FATAL",
+        )
+
     def too_long(self) -> ClientFault:
         return ClientFault(
             f"invalid message length {self.requests.length}",
@@ -865,12 +967,15 @@ class Session:
         self.write(messages.error_response(fault))
         requests = self.requests
         query = requests.start < len(requests.buffer) and requests.buffer[requests.start] in (_QUERY, _FUNCTION_CALL)
+        if self.begin_message:
+            self.tx_failed = True  # as PostgreSQL's would be
         if query:
             self.write(messages.ready_for_query(self.tx_status))
         else:
             self.discarding = True
         if self.server is None:
-            self.leave()
+            if not self.begin_message and not self.links:
+                self.leave()
         elif self.server.pipeline.idle() and self.server.pipeline.tx_status == IDLE:
             self.settle()
 
@@ -895,12 +1000,12 @@ class Session:
         self.links.clear()
         server, self.server = self.server, None
         if server is not None:
-            if self.must_ask or self.database.mode == "session" or self.requests.rest:
+            if self.must_ask or self.database.mode == "session" or was == SLOW:
                 server.dirty = True
             if self.writing_paused and server.closed_why is None:
                 server.resume_reading()
             server.owner = None
-            if self.requests.rest:
+            if self.torn_copy:
                 # half a CopyData message was forwarded: nothing but closing can end it
                 server.close(Lost.UNCLEAN)
             elif server.pool is not None:

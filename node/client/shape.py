@@ -37,6 +37,9 @@ _PINS = {
     Effects.LOAD: Pin.LOAD,
 }
 
+# DDL after which a prepared statement may have another result type.
+_REDEFINE = ("ALTER", "DROP", "CREATE VIEW")
+
 # What SET names is not always the setting that changes.
 _SPELLED = {
     "session characteristics": (
@@ -57,7 +60,7 @@ class Shape:
 
     __slots__ = (
         "begins", "begins_read_only", "deallocates", "discards_all", "entry", "fault", "forgets_statements",
-        "marks_dirty", "pin", "plain", "read_only", "resets", "resets_all", "sets", "statements",
+        "marks_dirty", "pin", "plain", "read_only", "redefines", "resets", "resets_all", "sets", "statements",
     )  # fmt: skip
 
     def __init__(self, entry: Entry | None, fault: ClientFault | None = None) -> None:
@@ -67,7 +70,7 @@ class Shape:
         self.pin: Pin | None = None
         self.sets: tuple[str, ...] = ()  # settings to ask for afterwards
         self.resets: tuple[str, ...] = ()
-        self.resets_all = self.discards_all = self.forgets_statements = self.marks_dirty = False
+        self.resets_all = self.discards_all = self.forgets_statements = self.marks_dirty = self.redefines = False
         self.deallocates: bytes | None = None
         self.begins = self.begins_read_only = self.read_only = False
         for statement in self.statements or ():
@@ -79,7 +82,7 @@ class Shape:
             self.begins_read_only = self.begins and "read only" in first.transaction_options
         self.plain = not (
             self.pin or self.sets or self.resets_all or self.forgets_statements or self.deallocates or self.begins
-            or self.marks_dirty
+            or self.marks_dirty or self.redefines
         )  # fmt: skip
 
     def _note(self, s: Statement) -> None:
@@ -91,6 +94,8 @@ class Shape:
             self.marks_dirty = True
         if effects & Effects.SETS and not s.set_local:
             self._settings(s)
+        if s.kind is Kind.DDL and not effects & Effects.TEMP_TABLE and s.tag.startswith(_REDEFINE):
+            self.redefines = True
         if s.kind is Kind.DISCARD:
             if s.tag == "DISCARD ALL":
                 self.discards_all = self.resets_all = self.forgets_statements = True
@@ -99,7 +104,7 @@ class Shape:
             self.pin = None
             if s.name is None:
                 self.forgets_statements = True
-            else:
+            elif self.statements is not None and len(self.statements) == 1:
                 self.deallocates = s.name.encode()
         elif s.kind is Kind.UNLISTEN:
             self.pin = None

@@ -56,7 +56,8 @@ class Slow:
             return
         except BaseException:
             talk.end()
-            server.close(Lost.UNCLEAN)
+            if session.state != CLOSED:  # else its pool has it back already, and may have lent it to somebody
+                server.close(Lost.UNCLEAN)
             raise
         talk.end()
         server.owner = session
@@ -84,7 +85,8 @@ class Slow:
             return
         except BaseException:
             talk.end()
-            server.close(Lost.UNCLEAN)
+            if session.state != CLOSED:  # else its pool has it back already, and may have lent it to somebody
+                server.close(Lost.UNCLEAN)
             raise
         talk.end()
         session.unlink()

@@ -446,6 +446,11 @@ class Pool:
         else:
             server.close(Lost.UNCLEAN)
 
+    def doubt_statements(self) -> None:
+        """The meaning of statements has changed (DDL)."""
+        for server in (*self.core.idle, *self.core.lent):
+            server.doubt_statements()
+
     def pause(self) -> None:
         self.core.paused = True
 

@@ -141,6 +141,10 @@ class ServerConnection:
                     return
                 self.statuses[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
 
+    def doubt_statements(self) -> None:
+        """Every prepared statement is closed before its next use, and parsed anew."""
+        self.prepared = OrderedDict.fromkeys(self.prepared, False)
+
     def out_of_sync(self) -> ServerFault:
         letter = self.pipeline.broken
         name = Backend(letter).name if letter in Backend._value2member_map_ else f"message {letter}"

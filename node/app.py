@@ -7,6 +7,7 @@ Stop: no new clients → transactions end → the flock is told → everything c
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import os
 import random
@@ -40,7 +41,7 @@ from node.databases import Databases, Identity, tcp_options
 from node.errors import Fault
 from node.face import Face
 from node.farewell import farewell
-from node.flock import Flock, FlockOptions, Proxy, server_name, sync_settings
+from node.flock import Flock, FlockOptions, Proxy, is_loopback, read_keys, server_name, sync_settings
 from node.gather.two_phase import DecisionLog
 from node.http.listeners import Listeners
 from node.janitor import Janitor
@@ -142,6 +143,7 @@ class App:
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
         self.host = options.host or general.host
+        self.keys = read_keys(options.key_file or config.discovery.key_file)
         self._build_reception()
         self.listener = Listener(
             lambda: ClientProtocol(self.reception, self._welcomed),
@@ -162,6 +164,7 @@ class App:
             self.loop.add_signal_handler(sign, self.shutdown)
         self.loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.face.reload_logged()))
         self.ready = self.welcome.accepting = True
+        self.tell()
         gossip = join_address(*self.flock.gossip)
         http = join_address(*self.http) if self.http is not None else "-"
         print(f"ready\t{join_address(self.host, self.listener.port)}\t{gossip}\t{http}", flush=True)
@@ -178,9 +181,11 @@ class App:
 
     def _build_reception(self) -> None:
         """Before the port is bound: who knocks now is told that the node is starting."""
+        # Members that share a key show a client the same salts, so that none of them looks different.
+        secret = hmac.digest(self.keys.keys[0], b"pgmurmur salts", "sha256") if self.keys else secrets.token_bytes(32)
         self.reception = Reception(
             LoginRules(),
-            Authenticator(secrets.token_bytes(32), secrets.token_bytes),
+            Authenticator(secret, secrets.token_bytes),
             lambda user, database: account(self.databases.config, user, database),
             self.cancel,
         )
@@ -220,10 +225,10 @@ class App:
         self.flock = Flock(
             FlockOptions(
                 name=options.flock or d.flock,
-                gossip=Address(*gossip_address(options, self.host, self.listener.port, d.gossip)),
+                gossip=self._gossip(d.gossip),
                 seeds=options.seeds or d.seeds,
                 mdns=options.mdns if options.mdns is not None else d.mdns,
-                key_file=options.key_file or d.key_file,
+                keys=self.keys,
                 register_url=register_url(
                     options, config.sync.register_url, options.flock or d.flock, os.environ, root=os.geteuid() == 0
                 ),
@@ -249,6 +254,22 @@ class App:
             raise Refused(self._why_refused(error)) from None
         self.spawn(self.resolver.run())
         self.sync.failed.add_done_callback(self._sync_failed)
+
+    def _gossip(self, configured: str | None) -> Address:
+        """Without a key only this host is spoken with. An address that others can reach would promise more: refused
+        when somebody chose it; when it only follows from the client address, loopback is taken in its place."""
+        host, port = gossip_address(self.options, self.host, self.listener.port, configured)
+        if self.keys or is_loopback(host):
+            return Address(host, port)
+        if self.options.gossip or configured:
+            raise Refused(
+                f"pgmurmur: other hosts can reach the gossip address {join_address(host, port)}, and this flock has no"
+                " key: anybody could join it\n"
+                "HINT: give every node the same --key-file (one line: openssl rand -base64 32), or"
+                f" --gossip 127.0.0.1:{port} for nodes on this host only"
+            )
+        log.info("gossip_on_loopback hint=%r", "without a --key-file nodes find each other on this host only")
+        return Address("::1" if ":" in host else "127.0.0.1", port)
 
     def _why_refused(self, error: StartRefused) -> str:
         lines = [f"pgmurmur: {error}"]
@@ -443,8 +464,12 @@ class App:
     async def _tell(self) -> None:
         while True:
             await asyncio.sleep(TELL_EVERY_S)
-            self.flock.tell(clients=len(self.services.sessions), version=self.sync.version)
+            self.tell()
             self.face.tick()
+
+    def tell(self) -> None:
+        """What is said of this node in SHOW PEERS, here and on the others."""
+        self.flock.tell(clients=len(self.services.sessions), version=self.sync.version)
 
     def spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         async def guarded() -> None:

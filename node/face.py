@@ -93,6 +93,8 @@ class Face:
         return shown(self.databases.config)
 
     def members(self) -> Sequence[MemberView]:
+        """Of this node what is so now; of the others what they told last."""
+        self._app.tell()
         return self._app.flock.members()
 
     def drift(self) -> str | None:

@@ -7,6 +7,7 @@ are the two files.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
 from collections.abc import Mapping
@@ -108,9 +109,26 @@ class FlockOptions:
     gossip: Address
     seeds: tuple[str, ...]
     mdns: bool
-    key_file: str | None
+    keys: Keyring
     register_url: str
     profile: str
+
+
+def read_keys(key_file: str | None) -> Keyring:
+    """The flock's secrets; none without a file. Raises ValueError for one that cannot be used."""
+    if key_file is None:
+        return Keyring()
+    try:
+        return Keyring.parse(Path(key_file).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"key file {key_file}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Is this an address that only this host can reach? Raises OSError for a name that is none."""
+    if Address(host, 0).is_wildcard:
+        return False
+    return ipaddress.ip_address(advertised_host(host).partition("%")[0]).is_loopback
 
 
 def sync_settings(config: Config) -> SyncSettings:
@@ -331,17 +349,13 @@ class Flock:
     """Discovery, control channel and sync of this node, started and stopped in order."""
 
     def __init__(self, options: FlockOptions, node: str, boot: bytes, state: Path, client: tuple[str, int]) -> None:
-        """Raises ValueError for a bad key file, OSError when it or the gossip address cannot be had."""
+        """Raises OSError when the gossip address cannot be had."""
         self.options = options
         self.node = node
         self.boot = boot
         self._state = state
-        keyring = Keyring()
-        identity = None
-        if options.key_file is not None:
-            text = Path(options.key_file).read_text()
-            keyring = Keyring.parse(text)
-            identity = ControlIdentity(node, keyring.keys, options.name, state)
+        keyring = options.keys
+        identity = ControlIdentity(node, keyring.keys, options.name, state) if keyring else None
         self._udp, self._tcp = bind_pair(options.gossip)
         self.gossip = Address(options.gossip.host, self._udp.getsockname()[1])
         self.control = ControlChannel(node, flock=options.name, identity=identity)
@@ -374,7 +388,7 @@ class Flock:
             reachable=self.reachable,
             target=target,
             settings=settings,
-            address=str(self.discovery.me.gossip),
+            address=str(Address(advertised_host(self.gossip.host), self.gossip.port)),
         )
         return self.sync
 

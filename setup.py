@@ -8,6 +8,8 @@ import os
 import runpy
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 MODULES = runpy.run_path("node/strip.py")["STRIP"]
 
@@ -24,11 +26,10 @@ def extensions() -> list[Extension]:
             name=name,
             sources=[name.replace(".", "/") + ".py"],
             extra_compile_args=["-O2", "-Wno-unreachable-code"],
-            optional=True,
         )
         for name in MODULES
     ]
-    return cythonize(
+    built = cythonize(
         listed,
         build_dir="build/strip",
         compiler_directives={
@@ -40,6 +41,19 @@ def extensions() -> list[Extension]:
             "annotation_typing": False,
         },
     )
+    for extension in built:
+        extension.optional = True  # here, since cythonize() makes new ones and forgets it
+    return built
 
 
-setup(ext_modules=extensions())
+class BuildIfPossible(build_ext):
+    """For setuptools a compiler that fails is an error of an optional extension, one that is not there is a crash."""
+
+    def build_extension(self, extension: Extension) -> None:
+        try:
+            super().build_extension(extension)
+        except OSError as missing:
+            raise CompileError(str(missing)) from missing
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildIfPossible})

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import random
+import shlex
+import shutil
 import struct
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from node.strip import STRIP
+from node import strip
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +56,19 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(random.random())
 
 
-@pytest.mark.parametrize("name", STRIP)
+def test_all_of_the_strip_is_compiled_where_it_can_be() -> None:
+    """A compiler's error only makes the install slower to run (setup.py), so that somebody has to notice it."""
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if Path(strip.__file__).is_relative_to(ROOT / "node"):
+        pytest.skip("these are the sources, of which nothing is ever compiled in place")
+    if os.environ.get("PGMURMUR_STRIP") == "off":
+        pytest.skip("PGMURMUR_STRIP=off: interpreted on purpose")
+    if not shutil.which(command) or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("no C compiler here, or no Python.h")
+    assert [name for name, fast in strip.compiled().items() if not fast] == []
+
+
+@pytest.mark.parametrize("name", strip.STRIP)
 def test_both_builds_offer_the_same_names(name: str) -> None:
     compiled, interpreted = twins(name)
     wanted = {its for its in vars(interpreted) if not its.startswith("_") and its not in ("annotations", "cython")}

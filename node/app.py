@@ -307,6 +307,7 @@ class App:
         timeout_s = seconds(self.databases.config.general.shutdown_timeout) or 60.0
         await farewell(self.services, self.databases, timeout_s, self.hasten)
         await self.flock.leave()
+        self.face.consoles.close()
         await self.listeners.stop()
         await self.listener.close()
         await self.flock.stop()

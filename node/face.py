@@ -10,9 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from discovery.service import MemberView
-from node.admin.answers import Answer
-from node.admin.cluster import serve
-from node.admin.commands import Role, perform, prepare
+from node.admin.commands import serve
 from node.admin.consoles import Consoles
 from node.admin.ports import RolloutReport, RolloutRequest, RolloutStatus
 from node.cli import version
@@ -137,7 +135,7 @@ class Face:
         app = self._app
         current = app.databases.snapshot
         assert current is not None
-        texts = files.read(app.options.files.config, app.options.files.users)
+        texts = self._files()
         document = pack(texts.config, texts.users)
         config = app.proxy.read(document)
         moved = [
@@ -210,9 +208,8 @@ class Face:
                 hint="SHOW CONFIG HISTORY lists the versions one can go back to",
             )
         if request.config is None and request.users is None:
-            texts = files.read(app.options.files.config, app.options.files.users)
-            app.texts = texts
-            return pack(texts.config, texts.users)
+            app.texts = self._files()
+            return pack(app.texts.config, app.texts.users)
         current = app.databases.snapshot
         assert current is not None
         config, users = unpack(current.document)
@@ -220,6 +217,19 @@ class Face:
             request.config if request.config is not None else config,
             request.users if request.users is not None else users,
         )
+
+    def _files(self) -> files.Texts:
+        """This node's files. A missing one counts as empty at start, as in PgDog; it must not empty a running flock."""
+        options = self._app.options.files
+        texts = files.read(options.config, options.users)
+        if texts.warnings:
+            raise ClientFault(
+                "configuration files cannot be read",
+                sqlstate="58P01",
+                detail="\n".join(map(str, texts.warnings)),
+                hint="nothing was changed",
+            )
+        return texts
 
     async def evict(self, member: str) -> None:
         app = self._app
@@ -255,12 +265,7 @@ class Face:
 
     async def _for_peer(self, sender: str, payload: bytes) -> bytes:
         """A CLUSTER command that was given on another member, whose console has checked who gave it."""
-
-        async def run(text: str) -> Answer:
-            (prepared,) = prepare(text, Role.ADMIN)
-            return await perform(self, prepared)
-
-        return await serve(payload, run)
+        return await serve(self, payload)
 
     def answers(self) -> Answers:
         app = self._app

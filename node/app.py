@@ -7,6 +7,7 @@ Stop: no new clients → transactions end → the flock is told → everything c
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import logging
 import os
@@ -163,6 +164,9 @@ class App:
         for sign in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(sign, self.shutdown)
         self.loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.face.reload_logged()))
+        # What start-up made is here to stay: a full collection that walks it all again would stop traffic for long.
+        gc.collect()
+        gc.freeze()
         self.ready = self.welcome.accepting = True
         self.tell()
         gossip = join_address(*self.flock.gossip)

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import random
+import re
 import shlex
 import shutil
 import struct
@@ -71,8 +72,11 @@ def test_all_of_the_strip_is_compiled_where_it_can_be() -> None:
 @pytest.mark.parametrize("name", strip.STRIP)
 def test_both_builds_offer_the_same_names(name: str) -> None:
     compiled, interpreted = twins(name)
+    declarations = Path(str(interpreted.__file__)).with_suffix(".pxd").read_text()
+    # What the .pxd declares as a C variable is the file's own; Python cannot see it and nobody imports it.
+    in_c = {its for listed in re.findall(r"^cdef \w+ ([\w, ]+)$", declarations, re.M) for its in listed.split(", ")}
     wanted = {its for its in vars(interpreted) if not its.startswith("_") and its not in ("annotations", "cython")}
-    assert {its for its in wanted if not hasattr(compiled, its)} == set()
+    assert {its for its in wanted - in_c if not hasattr(compiled, its)} == set()
 
 
 def test_hashes_agree(dice: random.Random) -> None:

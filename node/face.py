@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -192,9 +193,11 @@ class Face:
                 hint="nothing was changed",
             )
         self._outcomes[outcome.outcome] += 1
-        return RolloutReport(
-            outcome.outcome, outcome.rid, outcome.version, outcome.digest, outcome.reason, outcome.nodes
-        )
+        # What a member remarks while it accepts is no reason; members of one version remark the same.
+        accepted = [row for row in outcome.nodes if row.ack and outcome.outcome == "committed" and row.reason]
+        notes = tuple(dict.fromkeys(str(row.reason) for row in accepted))
+        rows = tuple(replace(row, reason=None) if row in accepted else row for row in outcome.nodes)
+        return RolloutReport(outcome.outcome, outcome.rid, outcome.version, outcome.digest, outcome.reason, rows, notes)
 
     async def _document(self, request: RolloutRequest) -> bytes:
         app = self._app

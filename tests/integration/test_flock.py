@@ -6,7 +6,6 @@ import asyncio
 import base64
 import secrets
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -32,7 +31,7 @@ def key_file(folder: Path, name: str = "key") -> str:
     return str(path)
 
 
-# --- finding each other ------------------------------------------------------------------------------------------------
+# --- finding each other -----------------------------------------------------------------------------------------------
 
 
 def test_by_multicast_alone(node_factory: Nodes, config: str) -> None:
@@ -77,7 +76,7 @@ def test_saved_peers_find_the_flock_without_a_seed(node_factory: Nodes, config: 
     wait_until(lambda: all_alive(nodes), "the node that came back is found by what it saved", timeout_s=20)
 
 
-# --- leaving and dying -------------------------------------------------------------------------------------------------
+# --- leaving and dying ------------------------------------------------------------------------------------------------
 
 
 def test_sigterm_leaves_and_kill_does_not(node_factory: Nodes, config: str) -> None:
@@ -128,7 +127,7 @@ def test_a_node_that_was_away_serves_nothing_old(node_factory: Nodes, config: st
     assert {version for version, _ in versions(nodes)} == {"2"}
 
 
-# --- documents at the start --------------------------------------------------------------------------------------------
+# --- documents at the start -------------------------------------------------------------------------------------------
 
 
 def test_files_that_differ_found_nothing_and_join_only_when_told(node_factory: Nodes, config: str) -> None:
@@ -163,7 +162,7 @@ def test_files_that_differ_found_nothing_and_join_only_when_told(node_factory: N
     assert versions([second]) == {("1", digest)}
 
 
-# --- one command for all -----------------------------------------------------------------------------------------------
+# --- one command for all ----------------------------------------------------------------------------------------------
 
 
 def test_cluster_runs_a_command_everywhere(node_factory: Nodes, config: str) -> None:
@@ -210,13 +209,13 @@ async def _cancelled_elsewhere(one: NodeProcess, other: NodeProcess) -> None:
         assert (await client.query("SELECT 1")).letters == "TDCZ"
 
 
-# --- keys --------------------------------------------------------------------------------------------------------------
+# --- keys -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def with_key(node_factory: Nodes, config: str, tmp_path: Path) -> Iterator[tuple[list[NodeProcess], str]]:
+def with_key(node_factory: Nodes, config: str, tmp_path: Path) -> tuple[list[NodeProcess], str]:
     key = key_file(tmp_path)
-    yield start_flock(node_factory, "sealed", config, options=("--key-file", key)), key
+    return start_flock(node_factory, "sealed", config, options=("--key-file", key)), key
 
 
 def test_a_flock_with_a_key_turns_and_lets_nobody_else_in(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -29,6 +28,7 @@ from integration.harness import (
 )
 from psycopg.rows import dict_row
 
+from node.embedded.binaries import find_program
 from node.embedded.nodes import NodeProcess
 
 
@@ -49,9 +49,8 @@ def conninfo(node: NodeProcess, password: str = ADMIN_PASSWORD) -> str:
 
 
 def psql(node: NodeProcess, *commands: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("psql")
-    if program is None:
-        pytest.skip("psql is not installed")
+    program = find_program("psql")
+    assert program is not None
     url = f"postgres://admin:{ADMIN_PASSWORD}@{node.host}:{node.port}/admin"
     arguments = [part for command in commands for part in ("-c", command)]
     return subprocess.run([program, "-X", "-At", *options, url, *arguments], capture_output=True, text=True, timeout=30)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +23,7 @@ from node.auth.scram import ScramVerifier
 from node.auth.verifier import Account, Authenticator, AuthType
 from node.client.listener import Listener, ListenFault, SocketInUse, UnixSocket
 from node.client.login import Login, LoginResult, LoginRules, Reception, login_success_messages
+from node.embedded.binaries import find_program
 from node.errors import ClientFault
 from node.tcp import TcpOptions
 from node.tls import server_tls
@@ -211,9 +211,8 @@ async def test_the_greeting_may_be_held_and_sent_with_what_follows(make_house: M
 
 
 async def test_psql_logs_in(make_house: MakeHouse) -> None:
-    psql = shutil.which("psql")
-    if psql is None:
-        pytest.skip("no psql on this machine")
+    psql = find_program("psql")
+    assert psql is not None
     house = await make_house(LoginRules())
     process = await asyncio.create_subprocess_exec(
         psql, house.conninfo("scram", "old secret"), "-Xc", "select 1", stderr=asyncio.subprocess.PIPE

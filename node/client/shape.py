@@ -88,13 +88,13 @@ class Shape:
     def _note(self, s: Statement) -> None:
         effects = s.effects
         for effect, pin in _PINS.items():
-            if effects & effect and self.pin is None:
+            if effects & effect and self.pin is None and not (effect is Effects.TEMP_TABLE and s.drops_on_commit):
                 self.pin = pin
         if effects & Effects.OPAQUE:
             self.marks_dirty = True
         if effects & Effects.SETS and not s.set_local:
             self._settings(s)
-        if s.kind is Kind.DDL and not effects & Effects.TEMP_TABLE and s.tag.startswith(_REDEFINE):
+        if s.kind is Kind.DDL and not s.temporary and s.tag.startswith(_REDEFINE):
             self.redefines = True
         if s.kind is Kind.DISCARD:
             if s.tag == "DISCARD ALL":

@@ -8,6 +8,9 @@ from node.errors import ServerFault
 from node.server.connection import ServerConnection
 from node.wire import messages
 
+# A statement that no server knows: to bind it fails a batch.
+_NO_STATEMENT = b"__pgmurmur_the_client_has_gone"
+
 
 class Drain:
     """Owns `server` until `end`.
@@ -29,7 +32,7 @@ class Drain:
     async def quiet(self, timeout_s: float) -> bool:
         """True when the server owes nothing any more; False when it still does after `timeout_s`.
 
-        A COPY is failed, a batch ended by a Sync. Raises ServerFault when the connection is lost.
+        A COPY is failed, a batch ended by an error and a Sync. Raises ServerFault when the connection is lost.
         """
         server, pipeline = self.server, self.server.pipeline
         try:
@@ -44,7 +47,9 @@ class Drain:
                         ahead = messages.copy_fail("the client has gone")
                         pipeline.copy_ended()
                     if pipeline.batch and pipeline.copy_in != 1:
-                        ahead += messages.SYNC
+                        # A Sync alone would commit what the client never asked to be committed.
+                        ahead += messages.bind(b"", _NO_STATEMENT) + messages.SYNC
+                        pipeline.owe()
                         pipeline.owe_sync(self)
                     if ahead:
                         server.write(ahead)

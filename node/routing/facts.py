@@ -374,6 +374,7 @@ def _create_as(node: Any, part: int, is_marked: bool) -> Statement:
     tag = "CREATE MATERIALIZED VIEW" if node.objtype == enums.ObjectType.OBJECT_MATVIEW else "CREATE TABLE AS"
     return Statement(
         Kind.DDL, tag, tables=inner.tables, levels=inner.levels, inner=inner, part=part, temporary=temporary,
+        drops_on_commit=node.into.onCommit == enums.OnCommitAction.ONCOMMIT_DROP,
         effects=Effects.TEMP_TABLE if temporary else Effects.NONE, functions=inner.functions, is_marked=is_marked,
         name=node.into.rel.relname, parameters=inner.parameters,
     )  # fmt: skip
@@ -423,6 +424,7 @@ def _ddl(node: Any, part: int, is_marked: bool) -> Statement:
         effects=Effects.TEMP_TABLE if temporary else Effects.NONE,
         transactional=not concurrent and not isinstance(node, _CLOSED_TO_BLOCKS),
         temporary=temporary,
+        drops_on_commit=getattr(node, "oncommit", None) == enums.OnCommitAction.ONCOMMIT_DROP,
         part=part,
         is_marked=is_marked,
     )

@@ -144,6 +144,7 @@ class Statement:
     analyze: bool = False  # EXPLAIN ANALYZE runs it
     name: str | None = None  # of a savepoint, prepared statement, cursor, channel, global transaction
     temporary: bool = False
+    drops_on_commit: bool = False  # a temporary table that its transaction takes with it
     part: int = 0  # which statement of the text
     is_marked: bool = False
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # plan's templates

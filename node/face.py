@@ -75,9 +75,11 @@ class Face:
 
     def counters(self, pool: Pool) -> tuple[object, Averages]:
         counters = pool.counters
-        servers = [*pool.core.idle, *pool.core.lent]
-        counters.bytes_sent = pool.gone_bytes_sent + sum(server.bytes_sent for server in servers)
-        counters.bytes_received = pool.gone_bytes_received + sum(server.bytes_received for server in servers)
+        total = pool.gone
+        for server in (*pool.core.idle, *pool.core.lent):
+            total = total.plus(server.traffic())
+        for name, value in total._asdict().items():
+            setattr(counters, name, value)
         return counters, self._periods.of(pool.id)
 
     def tick(self) -> None:

@@ -122,7 +122,7 @@ class Pool:
         self._checking = 0  # connections being checked for somebody who waits
         self._held: dict[ServerConnection, None] = {}  # free as soon as no cancel request can hit them
         self.counters = PoolCounters()
-        self.gone_bytes_sent = self.gone_bytes_received = 0  # of connections that are closed
+        self.gone = Traffic()  # of connections that are closed
 
     # --- borrowing ---------------------------------------------------------------------------------------------
 
@@ -221,8 +221,7 @@ class Pool:
         """The socket of one of ours is gone."""
         self.core.removed(server)
         self._held.pop(server, None)
-        self.gone_bytes_sent += server.bytes_sent
-        self.gone_bytes_received += server.bytes_received
+        self.gone = self.gone.plus(server.traffic())
         why = server.closed_why
         if why is Lost.OUT_OF_SYNC:
             self.counters.out_of_sync += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from node.errors import ClientFault, ServerFault
 from node.wire import messages
@@ -59,6 +59,19 @@ class Lost(StrEnum):
     SHUTDOWN = "shutdown"
 
 
+class Traffic(NamedTuple):
+    """What has passed over connections."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    rows_inserted: int = 0
+    rows_updated: int = 0
+    rows_deleted: int = 0
+
+    def plus(self, other: Traffic) -> Traffic:
+        return Traffic(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
 class ServerConnection:
     """The sans-IO half; server/protocol.py owns the socket and sets `write`, `close` and the reading switches."""
 
@@ -96,6 +109,10 @@ class ServerConnection:
         self.close_transport: Callable[[], None] = _nothing
         self.pause_reading: Callable[[], None] = _nothing
         self.resume_reading: Callable[[], None] = _nothing
+
+    def traffic(self) -> Traffic:
+        p = self.pipeline
+        return Traffic(self.bytes_sent, self.bytes_received, p.rows_inserted, p.rows_updated, p.rows_deleted)
 
     @property
     def state(self) -> State:

@@ -33,7 +33,7 @@ cdef class Pipeline:
     cdef public long long sent, done
     cdef public int tx_status, copy_in, broken
     cdef public bint batch, failed
-    cdef public long long errors, units, tag
+    cdef public long long errors, units, tag, rows_inserted, rows_updated, rows_deleted
     cdef public bytes skip_error, last_error
     cdef public list statuses
     cdef public Py_ssize_t stopped_at
@@ -60,6 +60,8 @@ cdef class Pipeline:
                    letter=int, length="unsigned long long", slot=Py_ssize_t, head=int, kind=int, skipped=bint, out=list,
                    kept=Py_ssize_t)
     cpdef bytes replies(self, bytes data, Py_ssize_t start)
+    @cython.locals(p="const unsigned char *", letter=int, rows="long long", scale="long long")
+    cpdef count_rows(self, bytes data, Py_ssize_t at, Py_ssize_t end)
     @cython.locals(slot=Py_ssize_t)
     cpdef fail(self)
     @cython.locals(first="long long", at="long long", syncs="long long")

@@ -214,6 +214,7 @@ class Pipeline:
         self.broken = 0  # letter of the reply that fits nothing we asked; 0: all is well
         self.errors = 0  # ErrorResponses seen
         self.units = 0  # ReadyForQuery seen
+        self.rows_inserted = self.rows_updated = self.rows_deleted = 0  # by the command tags
         self.tag = 0  # first four bytes of the last CommandComplete, big-endian
         self.skip_error = b""  # the ErrorResponse that answered a SKIP_QUERY
         self.last_error = b""  # body of the last ErrorResponse held whole
@@ -377,6 +378,8 @@ class Pipeline:
             elif letter == 67 or letter == 73 or letter == 115:  # C, I, s: an Execute, or a part of a Query
                 if letter == 67 and length >= 8:
                     self.tag = _number(p, pos + 5)
+                    if end <= n:
+                        self.count_rows(data, pos + 5, end - 1)
                 self.copy_in = 0
                 if head != _QUERY and head != _SKIP_QUERY:
                     if self.done == self.sent or head == _SYNC:
@@ -459,6 +462,25 @@ class Pipeline:
         if pos > run:
             out.append(data[run:pos])
         return b"".join(out)
+
+    def count_rows(self, data: bytes, at: int, end: int) -> None:
+        """A command tag is data[at:end]: `INSERT 0 5`, `UPDATE 3`, `DELETE 1`."""
+        p = data
+        letter = p[at]
+        if letter != 73 and letter != 85 and letter != 68:  # I, U, D
+            return
+        rows = 0
+        scale = 1
+        while end > at and 48 <= p[end - 1] <= 57:
+            end -= 1
+            rows += (p[end] - 48) * scale
+            scale *= 10
+        if letter == 73:
+            self.rows_inserted += rows
+        elif letter == 85:
+            self.rows_updated += rows
+        else:
+            self.rows_deleted += rows
 
     def fail(self) -> None:
         """An error in the extended protocol pays for everything up to the next Sync."""

@@ -19,7 +19,7 @@ from node.pool.core import Borrower, PoolCore, Waiter
 from node.pool.drain import Drain
 from node.pool.health import HealthTracker
 from node.server.cancel import cancel
-from node.server.connection import IDLE, Lost, ServerConnection
+from node.server.connection import IDLE, Lost, ServerConnection, Traffic
 from node.server.conversation import Conversation
 from node.stats.counters import PoolCounters
 

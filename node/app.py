@@ -369,7 +369,7 @@ class App:
         database = next((one for one in self.databases.by_user.values() if one.name == name), None)
         if database is not None and database.routed and database.layout.loaded:
             try:
-                await load_layout(database)
+                await load_layout(database, again=True)
             except Fault as fault:
                 log.warning("catalog_not_refreshed database=%s reason=%s", name, fault)
 

@@ -5,6 +5,7 @@ Built from a Snapshot by `databases.py`; pools live on across snapshots as long 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,14 @@ class Layout:
     catalog: Catalog
     two_phase: bool = False  # every shard allows prepared transactions
     loaded: bool = False
+    generation: int = 0  # raised when what was read may be out of date: a reading that began before counts no more
+    two_phase_told: bool = False
+    loading: Awaitable[None] | None = None  # one reading at a time; who comes later awaits it
+
+    def forget(self) -> None:
+        """Read it again before the next statement is planned."""
+        self.generation += 1
+        self.loaded = False
 
 
 @dataclass(slots=True)

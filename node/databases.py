@@ -136,7 +136,7 @@ class Databases:
             # there was DDL since the dry run, or still is: what it read of the shards may be old
             forgotten = not layout.loaded and layout.catalog is not Catalog.EMPTY
             if previous is not None and previous.routing_digest(name) != snapshot.routing_digest(name):
-                layout.loaded = False
+                layout.forget()
             read = staged.get(name)
             if read is not None and read.loaded and not forgotten:
                 layout.catalog, layout.two_phase, layout.loaded = read.catalog, read.two_phase, True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
-from node.database import Database
+from node.database import Database, Layout
 from node.errors import ServerFault
 from node.pool.checkout import checkout
+from node.pool.pool import Pool
 from node.routing.catalog import CATALOG_QUERIES, Catalog
 from node.routing.hints import search_path_names
 from node.server.conversation import Conversation
@@ -18,41 +20,81 @@ CATALOG_TIMEOUT_S = 30.0
 _Rows = dict[str, list[list[str | None]]]
 
 
-async def load_layout(database: Database) -> None:
-    """Fills `database.layout` from the shards' primaries. Raises ServerFault when one cannot be asked."""
-    read: list[_Rows] = []
-    two_phase = True
-    path: tuple[str, ...] = ("public",)
-    for shard, balancer in enumerate(database.balancers):
-        pool = balancer.write()
-        server = await checkout(pool)
-        talk = Conversation(server)
-        try:
-            rows: _Rows = {}
-            for name, sql in CATALOG_QUERIES.items():
-                (result,) = await talk.query(sql, CATALOG_TIMEOUT_S)
-                rows[name] = [[None if v is None else v.decode("utf-8", "replace") for v in row] for row in result.rows]
-            sql = "SELECT current_setting('max_prepared_transactions'), current_setting('search_path'), current_user"
-            (result,) = await talk.query(sql, CATALOG_TIMEOUT_S)
-            allowed, listed, user = (str(value, "utf-8") for value in result.rows[0] if value is not None)
-            two_phase = two_phase and allowed != "0"
-            if shard == 0:
-                path = tuple(user if name == "$user" else name for name in search_path_names(listed))
-        finally:
-            talk.end()
-            pool.release(server)
-        read.append(rows)
-    differing = [n for n, rows in enumerate(read) if rows["columns"] != read[0]["columns"]]
-    if differing:
-        log.warning("schemas_differ database=%s shards=0,%s", database.name, ",".join(map(str, differing)))
+async def load_layout(database: Database, *, again: bool = False) -> None:
+    """Fills `database.layout` from the shards' primaries; who asks meanwhile awaits the same reading.
+    `again`: also when it is loaded.
+
+    Raises ServerFault when a shard cannot be asked.
+    """
     layout = database.layout
-    layout.catalog = Catalog.from_rows(_common(read), path)
-    if not two_phase and not layout.loaded:
+    while again or not layout.loaded:
+        again = False
+        if layout.loading is None:
+            reading = asyncio.ensure_future(_load(database, layout))
+            reading.add_done_callback(lambda done: _loaded(layout, done))
+            layout.loading = reading
+        # shielded: a client that leaves must not take away what others wait for
+        await asyncio.shield(layout.loading)
+
+
+def _loaded(layout: Layout, done: asyncio.Future[None]) -> None:
+    layout.loading = None
+    if not done.cancelled():
+        done.exception()  # those who waited have it; without them nobody needs to hear
+
+
+async def _load(database: Database, layout: Layout) -> None:
+    generation = layout.generation
+    asked = [_ask(balancer.write()) for balancer in database.balancers]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    known = [answer for answer in answers if not isinstance(answer, BaseException)]
+    read = [rows for rows, _, _ in known]
+    two_phase = all(allowed for _, allowed, _ in known)
+    differing = sorted({table for rows in read[1:] for table in _differing(read[0], rows)})
+    if differing:
+        log.warning("schemas_differ database=%s tables=%s", database.name, ",".join(differing[:10]))
+    layout.catalog = Catalog.from_rows(_common(read), known[0][2])
+    if not two_phase and not layout.two_phase_told:
+        layout.two_phase_told = True
         log.warning(
             "no_two_phase_commit database=%s reason=%s", database.name, "max_prepared_transactions is 0 on a shard"
         )
     layout.two_phase = two_phase
-    layout.loaded = True
+    # DDL in the meantime: what was read may be from before it
+    layout.loaded = layout.generation == generation
+
+
+async def _ask(pool: Pool) -> tuple[_Rows, bool, tuple[str, ...]]:
+    """What one shard knows; whether it allows prepared transactions; its search_path."""
+    server = await checkout(pool)
+    talk = Conversation(server)
+    try:
+        settings = "SELECT current_setting('max_prepared_transactions'), current_setting('search_path'), current_user"
+        results = await talk.query("; ".join((*CATALOG_QUERIES.values(), settings)), CATALOG_TIMEOUT_S)
+    finally:
+        talk.end()
+        pool.release(server)
+    rows = {
+        name: [[None if v is None else v.decode("utf-8", "replace") for v in row] for row in result.rows]
+        for name, result in zip(CATALOG_QUERIES, results, strict=False)
+    }
+    allowed, listed, user = (str(value, "utf-8") for value in results[-1].rows[0] if value is not None)
+    return rows, allowed != "0", tuple(user if name == "$user" else name for name in search_path_names(listed))
+
+
+def _differing(ours: _Rows, theirs: _Rows) -> set[str]:
+    """Tables whose columns are not the same on both shards."""
+    tables: list[dict[str, list[list[str | None]]]] = []
+    for rows in (ours, theirs):
+        by_name: dict[str, list[list[str | None]]] = {}
+        for row in rows["columns"]:
+            by_name.setdefault(f"{row[0]}.{row[1]}", []).append(row)
+        tables.append(by_name)
+    one, other = tables
+    return {name for name in one.keys() | other.keys() if not _same("columns", one.get(name, []), other.get(name, []))}
 
 
 def _common(read: list[_Rows]) -> _Rows:
@@ -84,6 +126,7 @@ def _common(read: list[_Rows]) -> _Rows:
 def _same(name: str, theirs: list[list[str | None]], ours: list[list[str | None]]) -> bool:
     if name != "columns":
         return theirs == ours
+
     # types made by users have other OIDs on other shards
     def plain(row: list[str | None]) -> list[str | None]:
         oid = row[4]
@@ -94,7 +137,7 @@ def _same(name: str, theirs: list[list[str | None]], ours: list[list[str | None]
 
 def forget(database: Database) -> None:
     """After DDL: read it again before the next statement is planned."""
-    database.layout.loaded = False
+    database.layout.forget()
 
 
 __all__ = ["ServerFault", "forget", "load_layout"]

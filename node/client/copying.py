@@ -49,6 +49,11 @@ def shard_of_key(rule: ShardedTable, key: bytes | None, shards: int, *, binary: 
     return shard
 
 
+def has_header(options: tuple[tuple[str, str], ...]) -> bool:
+    said = next((value for name, value in options if name.lower() == "header"), "false")
+    return said.lower() not in ("false", "off", "0", "no")
+
+
 def copy_format(program: CopyProgram, server_version: int, encoding: str) -> CopyFormat:
     """COPY's options, as the splitter wants them."""
     options = {name.lower(): value for name, value in program.options}
@@ -68,7 +73,7 @@ def copy_format(program: CopyProgram, server_version: int, encoding: str) -> Cop
         key_name=key_name,
         delimiter=byte("delimiter"),
         null=byte("null"),
-        header=options.get("header", "false").lower() not in ("false", "off", "0", "no"),
+        header=has_header(program.options),
         quote=byte("quote") or b'"',
         escape=byte("escape"),
         default=byte("default"),

@@ -1,6 +1,8 @@
 """The shards a client's transaction has enlisted: joined at first use, ended all or nothing.
 
-    BEGIN (heard here only) → first use of a shard: BEGIN and every savepoint there → … → COMMIT or ROLLBACK on all
+    BEGIN (heard here only) → first use of a shard: BEGIN and the story so far there → … → COMMIT or ROLLBACK on all
+
+The *story* of a transaction is what every shard in it must have heard, in order: savepoints and settings.
 
 A transaction that wrote on several shards is committed in two phases where every shard allows prepared transactions:
 PREPARE everywhere, the decision on disk, COMMIT PREPARED everywhere. `implicit` transactions are those of a single
@@ -11,13 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from node.client.slow import apply, learn
 from node.errors import ClientFault, Fault, ServerFault
-from node.gather.exchange import at_rest, settle_cancelled
+from node.gather.exchange import Request, at_rest, settle_cancelled
 from node.gather.two_phase import Gid, InDoubt
 from node.pool.checkout import checkout
+from node.routing.statement import Kind
 from node.server.connection import Lost, ServerConnection
 from node.server.conversation import Conversation
 from node.wire import messages
@@ -31,6 +35,18 @@ log = logging.getLogger("pgmurmur.transaction")
 # Every step of ending a transaction is a short statement.
 END_TIMEOUT_S = 60.0
 _BEGIN = messages.query("BEGIN")
+# Entries of a story. Clients that set savepoints without end release them; who does not must stop somewhere.
+STORY_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One entry of a story; `name` is the savepoint's."""
+
+    kind: Kind
+    request: Request
+    name: str | None = None
+    chained: bool = False  # SET TRANSACTION: holds for the transactions of AND CHAIN, too
 
 
 class Shards:
@@ -70,8 +86,8 @@ class Shards:
 
     async def _join(self, shard: int, *, read: bool) -> None:
         session = self.session
-        if session.must_ask and self.talks:
-            # what the transaction has SET so far holds for the shard that joins now, too
+        if session.must_ask and self.talks and not self.in_block and not self.implicit:
+            # what was SET a moment ago holds for the shard that joins now, too
             await learn(next(iter(self.talks.values())), session)
             session.must_ask = True
         balancer = session.database.balancers[shard]
@@ -84,10 +100,10 @@ class Shards:
                 await apply(talk, session.parameters)
             if self.in_block:
                 await self._say(talk, session.begin_message)
-                for statement in session.savepoints:
-                    await self._say(talk, messages.query(statement))
             elif self.implicit:
                 await self._say(talk, _BEGIN)
+            for told in session.story:
+                await self._tell(talk, told.request)
         except Fault:
             self.release(shard)
             raise
@@ -98,6 +114,35 @@ class Shards:
         fault = await talk.ready()
         if fault is not None:
             raise fault
+
+    async def _tell(self, talk: Conversation, request: Request) -> None:
+        talk.send_extended(request.sql, request.types, request.formats, request.parameters)
+        fault = await talk.ready()
+        if fault is not None:
+            raise fault
+
+    def tell(self, told: Told) -> None:
+        """Every server of the transaction has heard it; those that join later will. Raises 53400."""
+        story = self.session.story
+        if not self.in_block and not self.implicit:
+            return
+        if told.kind in (Kind.RELEASE, Kind.ROLLBACK_TO):
+            at = max((n for n, t in enumerate(story) if t.kind is Kind.SAVEPOINT and t.name == told.name), default=-1)
+            if at >= 0 and told.kind is Kind.ROLLBACK_TO:
+                del story[at + 1 :]  # the savepoint itself stays
+                return
+            if at >= 0:
+                # settings made since then stay, savepoints within it are gone with it
+                story[at:] = [t for t in story[at:] if t.kind is not Kind.SAVEPOINT]
+                return
+        if len(story) >= STORY_LIMIT:
+            raise ClientFault(
+                "too many savepoints and settings in one transaction",
+                sqlstate="53400",
+                detail=f"At most {STORY_LIMIT} are kept for shards that join later.",
+                hint="release savepoints that are not used any more",
+            )
+        story.append(told)
 
     async def begin_implicit(self) -> None:
         """From here to `finish`, all or nothing."""
@@ -117,30 +162,53 @@ class Shards:
 
     # --- ending ----------------------------------------------------------------------------------------------------
 
-    async def commit(self) -> None:
-        """Raises the first fault; whatever could be rolled back then is."""
-        session = self.session
+    async def commit(self, *, chain: bool = False) -> None:
+        """Raises the first fault; whatever could be rolled back then is.
+
+        A client that leaves in the middle does not stop it: half a commit is nobody's wish.
+        """
+        work = asyncio.ensure_future(self._commit(set(self.session.wrote)))
+        begin, chained = self._chained(chain)
         try:
-            wrote = [shard for shard in sorted(self.talks) if shard in session.wrote]
-            if len(wrote) > 1 and session.database.layout.two_phase and session.database.two_phase != "off":
-                await self._commit_in_two_phases(wrote)
-            else:
-                await self._commit_each()
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if not work.done():
+                talks, self.talks = self.talks, {}
+                _finishing.add(work)
+                work.add_done_callback(lambda _: _release(talks, work))
+            raise
         finally:
             self._over()
+        await self._begin_chained(begin, chained)
 
-    async def _commit_each(self) -> None:
+    async def _commit(self, written: set[int]) -> None:
+        session, talks = self.session, self.talks
+        wrote = [shard for shard in sorted(talks) if shard in written]
+        # Those that only read first: what fails there (a serialization failure) still undoes everything.
+        for shard in [shard for shard in talks if shard not in written]:
+            await self._end(talks[shard])
+        if len(wrote) > 1 and session.database.layout.two_phase and session.database.two_phase != "off":
+            await self._commit_in_two_phases({shard: talks[shard] for shard in wrote})
+        else:
+            await self._commit_each({shard: talks[shard] for shard in wrote})
+
+    async def _end(self, talk: Conversation) -> None:
+        """COMMIT on one server. Raises 40000 if that says it has rolled back."""
+        results = await talk.query("COMMIT", END_TIMEOUT_S)
+        if results and results[-1].tag == "ROLLBACK":
+            raise ServerFault("transaction was rolled back", sqlstate="40000")
+
+    async def _commit_each(self, talks: dict[int, Conversation]) -> None:
         """One shard wrote, or prepared transactions are not allowed: then this is only as atomic as luck."""
-        order = sorted(self.talks, key=lambda shard: shard not in self.session.wrote)
         done: list[int] = []
-        for shard in order:
+        for shard, talk in talks.items():
             try:
-                await self.talks[shard].query("COMMIT", END_TIMEOUT_S)
+                await self._end(talk)
                 done.append(shard)
             except ServerFault as fault:
-                await self.rollback()
-                if not [s for s in done if s in self.session.wrote]:
+                if not done:
                     raise
+                await _roll_back(talks)
                 raise ServerFault(
                     "transaction was committed on some shards only",
                     sqlstate="40003",
@@ -148,23 +216,21 @@ class Shards:
                     hint="set max_prepared_transactions on every shard, so that commits can be atomic",
                 ) from None
 
-    async def _commit_in_two_phases(self, wrote: list[int]) -> None:
+    async def _commit_in_two_phases(self, talks: dict[int, Conversation]) -> None:
         session = self.session
         decisions = session.services.decisions
         if decisions is None:
             raise ServerFault("no log for two-phase commit", sqlstate="58000", hint="see the log of this node")
         number = decisions.next_transaction()
-        gids = {shard: decisions.name(session.services.node, number, shard) for shard in wrote}
+        gids = {shard: decisions.name(session.services.node, number, shard) for shard in talks}
         session.transactions_2pc += 1
-        for shard in [shard for shard in self.talks if shard not in gids]:
-            await self.talks[shard].query("COMMIT", END_TIMEOUT_S)
         try:
-            await self._on_each({s: f"PREPARE TRANSACTION '{gid}'" for s, gid in gids.items()})
+            await _on_each(talks, {s: f"PREPARE TRANSACTION '{gid}'" for s, gid in gids.items()})
             decisions.decide(number, list(gids.values()))
         except InDoubt:
             raise
         except (Fault, OSError) as error:
-            await self._undo(gids)
+            await self._undo(talks, gids)
             if isinstance(error, Fault):
                 raise
             raise ServerFault(
@@ -174,7 +240,7 @@ class Shards:
                 hint="the transaction was rolled back on every shard; free space in the state folder",
             ) from error
         try:
-            await self._on_each({s: f"COMMIT PREPARED '{gid}'" for s, gid in gids.items()})
+            await _on_each(talks, {s: f"COMMIT PREPARED '{gid}'" for s, gid in gids.items()})
         except Fault as fault:
             # It is committed: the decision is on disk. The parts that did not hear it yet will.
             log.warning("commit_prepared_pending transaction=%s reason=%s", number, fault)
@@ -184,9 +250,9 @@ class Shards:
             return
         decisions.forget((decisions.boot, number))
 
-    async def _undo(self, gids: dict[int, Gid]) -> None:
+    async def _undo(self, talks: dict[int, Conversation], gids: dict[int, Gid]) -> None:
         for shard, gid in gids.items():
-            talk = self.talks[shard]
+            talk = talks[shard]
             try:
                 if talk.server.pipeline.tx_status != Transaction.IDLE:
                     await talk.query("ROLLBACK", END_TIMEOUT_S)
@@ -196,30 +262,27 @@ class Shards:
                     log.warning("rollback_prepared_failed gid=%s reason=%s", gid, fault)
                     self.session.services.resolve_later(self.session.database, {shard: str(gid)}, None)
 
-    async def _on_each(self, statements: dict[int, str]) -> None:
-        """All at the same time; the first fault once all have answered."""
-        faults: list[Fault] = []
-
-        async def one(shard: int, sql: str) -> None:
-            try:
-                await self.talks[shard].query(sql, END_TIMEOUT_S)
-            except Fault as fault:
-                faults.append(fault)
-
-        await at_rest([one(shard, sql) for shard, sql in statements.items()])
-        if faults:
-            raise faults[0]
-
-    async def rollback(self) -> None:
-        """Never raises: a connection on which ROLLBACK fails is closed, and the server rolls back by itself."""
-        for talk in self.talks.values():
-            try:
-                await settle_cancelled(talk)
-                if talk.server.pipeline.tx_status != Transaction.IDLE:
-                    await talk.query("ROLLBACK", END_TIMEOUT_S)
-            except Fault:
-                talk.server.close(Lost.UNCLEAN)
+    async def rollback(self, *, chain: bool = False) -> None:
+        """A connection on which ROLLBACK fails is closed, and the server rolls back by itself. Raises Fault only when
+        the next transaction of a chain cannot begin."""
+        begin, chained = self._chained(chain)
+        await _roll_back(self.talks)
         self._over()
+        await self._begin_chained(begin, chained)
+
+    def _chained(self, chain: bool) -> tuple[bytes, list[Told]]:
+        """The BEGIN of the next transaction, with all that the client said of this one's characteristics."""
+        session = self.session
+        return (session.begin_message, [t for t in session.story if t.chained]) if chain else (b"", [])
+
+    async def _begin_chained(self, begin: bytes, chained: list[Told]) -> None:
+        if not begin:
+            return
+        await self.begin_block(begin)
+        for told in chained:
+            for talk in self.talks.values():
+                await self._tell(talk, told.request)
+        self.session.story.extend(chained)
 
     def _over(self) -> None:
         self.implicit = False
@@ -263,6 +326,47 @@ class Shards:
                     talk.server.dirty = True
         for shard in list(self.talks):
             self.release(shard)
+
+
+_finishing: set[asyncio.Future[None]] = set()
+
+
+def _release(talks: dict[int, Conversation], work: asyncio.Future[None]) -> None:
+    """A commit whose client has gone is over: its servers are free."""
+    _finishing.discard(work)
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.info("commit_failed_without_client reason=%s", error)
+    for talk in talks.values():
+        server = talk.end()
+        if server.pool is not None:
+            server.pool.release(server)
+
+
+async def _roll_back(talks: dict[int, Conversation]) -> None:
+    for talk in talks.values():
+        try:
+            await settle_cancelled(talk)
+            if talk.server.pipeline.tx_status != Transaction.IDLE:
+                await talk.query("ROLLBACK", END_TIMEOUT_S)
+        except Fault:
+            talk.server.close(Lost.UNCLEAN)
+
+
+async def _on_each(talks: dict[int, Conversation], statements: dict[int, str]) -> None:
+    """All at the same time; the first fault once all have answered."""
+    faults: list[Fault] = []
+
+    async def one(talk: Conversation, sql: str) -> None:
+        try:
+            results = await talk.query(sql, END_TIMEOUT_S)
+            if results and results[-1].tag == "ROLLBACK":
+                faults.append(ServerFault("transaction was rolled back", sqlstate="40000"))
+        except Fault as fault:
+            faults.append(fault)
+
+    await at_rest([one(talks[shard], sql) for shard, sql in statements.items()])
+    if faults:
+        raise faults[0]
 
 
 class Parked:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from node.client import copying
-from node.client.enlist import Shards
+from node.client.enlist import Shards, Told
 from node.errors import ClientFault
 from node.gather import exchange
 from node.gather.exchange import Request, Sink, ask
@@ -55,6 +55,7 @@ class Execution:
     LOCAL: ClassVar = frozenset(
         (Kind.BEGIN, Kind.COMMIT, Kind.ROLLBACK, Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
     )
+    NO_ROWS: ClassVar = LOCAL | {Kind.SET, Kind.RESET, Kind.DISCARD, Kind.DEALLOCATE}
     _SETTINGS: ClassVar = frozenset((Kind.SET, Kind.RESET, Kind.DISCARD, Kind.DEALLOCATE))
 
     def __init__(
@@ -80,7 +81,7 @@ class Execution:
             )
         if kind in self.LOCAL:
             tag = await self._transaction(kind)
-        elif kind in self._SETTINGS or (kind is Kind.SHOW and not statement.tables):
+        elif kind in self._SETTINGS or (kind is Kind.SHOW and not statement.tables) or self._configures():
             tag = await self._setting(kind, sink, description)
         else:
             self._note_effects()
@@ -105,22 +106,20 @@ class Execution:
             return await self._outside(kind)
         if kind is Kind.COMMIT:
             if shards.failed:
-                await shards.rollback()
+                await shards.rollback(chain=self.statement.chain)
                 return "ROLLBACK"
-            await shards.commit()
-            if self.statement.chain:
-                session.begin_message = messages.query("BEGIN")
+            await shards.commit(chain=self.statement.chain)
             return "COMMIT"
         if kind is Kind.ROLLBACK:
-            await shards.rollback()
-            if self.statement.chain:
-                session.begin_message = messages.query("BEGIN")
+            await shards.rollback(chain=self.statement.chain)
             return "ROLLBACK"
         await self._savepoint(kind)
         return {Kind.SAVEPOINT: "SAVEPOINT", Kind.RELEASE: "RELEASE", Kind.ROLLBACK_TO: "ROLLBACK"}[kind]
 
     async def _outside(self, kind: Kind) -> str:
         if kind in (Kind.COMMIT, Kind.ROLLBACK):
+            if self.statement.chain:
+                raise _only_in_blocks(f"{kind.upper()} AND CHAIN")
             if self.shards.implicit:
                 await (self.shards.commit() if kind is Kind.COMMIT else self.shards.rollback())
             notice = messages.notice("there is no transaction in progress", severity="WARNING", sqlstate="25P01")
@@ -131,7 +130,7 @@ class Execution:
             Kind.RELEASE: "RELEASE SAVEPOINT",
             Kind.ROLLBACK_TO: "ROLLBACK TO SAVEPOINT",
         }
-        raise ClientFault(f"{what[kind]} can only be used in transaction blocks", sqlstate="25P01")
+        raise _only_in_blocks(what[kind])
 
     async def _savepoint(self, kind: Kind) -> None:
         """On every server enlisted; those that join later hear the whole story."""
@@ -142,7 +141,7 @@ class Execution:
         for talk in self.shards.talks.values():
             await exchange.settle_cancelled(talk)
             await talk.query(self.text.decode("utf-8", "surrogateescape"), exchange.CANCELLED_TIMEOUT_S)
-        session.savepoints.append(self.text)
+        self.shards.tell(Told(kind, Request(self.text), self.statement.name))
         if kind is Kind.ROLLBACK_TO:
             session.tx_failed = False
 
@@ -167,6 +166,8 @@ class Execution:
             talks, [request] * len(talks), sink, combine=Combine.FIRST, formats=self.bind.result_formats,
             description=description,
         )  # fmt: skip
+        if kind is not Kind.SHOW:
+            self.shards.tell(Told(kind, request, chained=statement.set_names[:1] == ("transaction",)))
         if kind in (Kind.DISCARD, Kind.DEALLOCATE) and session.forget_statements:
             for talk in talks:
                 session.forget(talk.server)
@@ -203,7 +204,13 @@ class Execution:
         statement, session = self.statement, self.session
         if statement.kind is Kind.EXPLAIN and statement.inner is not None:
             return await self._explain(sink, description)
+        if statement.kind is Kind.LOCK and not self.shards.in_block and not self.shards.implicit:
+            raise _only_in_blocks("LOCK TABLE")
+        if statement.kind in (Kind.FETCH, Kind.CLOSE):
+            return await self._cursor(sink, description)
         outcome = self._plan(statement)
+        if statement.kind is Kind.DECLARE and statement.name is not None and len(outcome.shards) == 1:
+            session.cursors[statement.name] = outcome.shards[0]
         if outcome.writes:
             session.wrote.update(outcome.shards)
         await self._all_or_nothing(outcome)
@@ -216,14 +223,48 @@ class Execution:
             tag = await copying.copy_in(self, outcome)
         elif statement.kind is Kind.COPY_TO:
             talks = await self.shards.get(outcome.shards, read=True)
-            tag = await exchange.copy_out(talks, self.text, sink, first_only=outcome.combine is Combine.FIRST)
+            first_only = outcome.combine is Combine.FIRST
+            header = statement.copy is not None and copying.has_header(statement.copy.options)
+            tag = await exchange.copy_out(talks, self.text, sink, first_only=first_only, header=header)
         else:
             tag = await self._on_shards(outcome, program, sink, description)
-        if outcome.road is Road.DDL:
+        if statement.kind is Kind.DDL or (statement.kind is Kind.SELECT and outcome.road is Road.DDL):
+            # known again when it is committed, and in this transaction from now on
+            session.changed_schema = True
             session.services.schema_changed(session.database)
         if self.shards.implicit and not self._in_batch:
             await self.shards.commit()
+        elif session.changed_schema and not self.shards.in_block and not self.shards.implicit:
+            session.changed_schema = False
         return tag
+
+    def _configures(self) -> bool:
+        """SELECT set_config(…): a setting that looks like a query. Raises 0A000 when it is part of a real one."""
+        statement = self.statement
+        if statement.kind is not Kind.SELECT or not statement.effects & Effects.SETS:
+            return False
+        if statement.tables:
+            raise ClientFault(
+                "set_config() in a query over tables is not supported on a sharded database",
+                sqlstate="0A000",
+                hint="use SELECT set_config(...) alone, or SET",
+            )
+        return True
+
+    async def _cursor(self, sink: Sink, description: bool) -> str:
+        """FETCH, MOVE and CLOSE: on the shard that has the cursor; without one any shard says so."""
+        shards = self.shards
+        cursors = self.session.cursors
+        named = self.statement.name
+        everywhere = tuple(shards.talks) if named is None else ()
+        chosen = everywhere or (cursors.get(named or "", next(iter(shards.talks), 0)),)
+        talks = await shards.get(chosen)
+        request = Request(self.text, self.types, self.bind.parameter_formats, self.bind.parameters)
+        answer = await ask(
+            talks, [request] * len(talks), sink, combine=Combine.FIRST, formats=self.bind.result_formats,
+            description=description,
+        )  # fmt: skip
+        return answer.tag
 
     @property
     def _in_batch(self) -> bool:
@@ -392,6 +433,10 @@ class Execution:
             lines += [f"pgmurmur: {reason}" for reason in outcome.reasons]
             sink.write(b"".join(messages.data_row([line.encode()]) for line in lines))
         return answer.tag
+
+
+def _only_in_blocks(what: str) -> ClientFault:
+    return ClientFault(f"{what} can only be used in transaction blocks", sqlstate="25P01")
 
 
 class Rows:

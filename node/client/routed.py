@@ -13,7 +13,7 @@ from node.client import session as states
 from node.errors import ClientFault
 from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
 from node.routing.plan import plan
-from node.routing.statement import Kind
+from node.routing.statement import Effects, Kind
 from node.wire import messages
 from node.wire.codes import Frontend
 from node.wire.pipeline import NOTHING
@@ -29,7 +29,8 @@ _QUERY = int(Frontend.QUERY)
 _PARSE = int(Frontend.PARSE)
 _BIND = int(Frontend.BIND)
 _SYNC = int(Frontend.SYNC)
-# Transaction control is heard by every shard enlisted or yet to be, EXPLAIN gets lines of ours, COPY data is split.
+# Transaction control and settings are heard by every shard enlisted or yet to be, a cursor is where it was declared,
+# EXPLAIN gets lines of ours, COPY data is split.
 _ALWAYS_SLOW = frozenset(
     (
         Kind.COMMIT,
@@ -40,6 +41,13 @@ _ALWAYS_SLOW = frozenset(
         Kind.EXPLAIN,
         Kind.COPY_FROM,
         Kind.COPY_TO,
+        Kind.SET,
+        Kind.RESET,
+        Kind.DISCARD,
+        Kind.DEALLOCATE,
+        Kind.DECLARE,
+        Kind.FETCH,
+        Kind.CLOSE,
     )
 )
 _BEGINS = frozenset(map(int, (_QUERY, _PARSE, _BIND, Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
@@ -146,7 +154,7 @@ def _of_text(session: Session, sql: bytes, bind: messages.Bind | None, types: tu
     statements = shape.statements
     if not shape.plain or statements is None or len(statements) != 1 or shapes.lexed is None:
         return _SLOW
-    if statements[0].kind in _ALWAYS_SLOW:
+    if statements[0].kind in _ALWAYS_SLOW or statements[0].effects & Effects.SETS:
         return _SLOW
     if bind is None:
         values = Values(shapes.lexed)
@@ -158,6 +166,8 @@ def _of_text(session: Session, sql: bytes, bind: messages.Bind | None, types: tu
             session.unit_role = Role.ANY
         if shape.entry is not None:
             shape.entry.direct += 1
+        if outcome.writes and session.begin_message:
+            session.wrote.update(outcome.shards)
         if outcome.anywhere:
             # every shard would say the same: the one at hand, else one that spreads clients
             return session.shard if session.server is not None else session.id % len(session.database.balancers)

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from node.client import copying
 from node.client import session as states
 from node.client.enlist import Shards, client_ready, no_such_statement
 from node.client.execute import Execution, Portal
@@ -19,10 +20,10 @@ from node.client.slow import back
 from node.errors import Bug, ClientFault, Fault
 from node.gather.exchange import Request, describe
 from node.routing.lexer import Lexed
+from node.routing.planning import reads_only
 from node.routing.statement import Kind, Statement
 from node.wire import messages
 from node.wire.codes import Frontend
-from node.wire.pipeline import TOO_LONG
 
 if TYPE_CHECKING:
     from node.client.session import Session
@@ -99,12 +100,10 @@ class _Unit:
         self.shards = Shards(session)
         self.portals: dict[bytes, Portal] = {}
         self.parsed: dict[bytes, messages.Parse] = {}
+        self.alone = False  # an extended batch with one Execute
 
     async def run(self) -> None:
-        session, requests = self.session, self.session.requests
-        database = session.database
-        if not database.layout.loaded:
-            await session.services.load_layout(database)
+        requests = self.session.requests
         letter = requests.next()
         body = requests.buffer[requests.start + 5 : requests.end]
         if letter == Frontend.QUERY:
@@ -135,6 +134,7 @@ class _Unit:
         shape = session.services.shapes.find(sql)
         lexed = session.services.shapes.lexed
         try:
+            hints = session.services.shapes.hints()  # now: others look texts up while this one runs
             if shape.statements is None or lexed is None:
                 raise self._unparsed(shape.fault)
             spans = lexed.spans()
@@ -142,9 +142,10 @@ class _Unit:
             if not shape.statements:
                 self.sink.write(messages.EMPTY_QUERY)
             for statement, (start, end, ordinal) in zip(shape.statements, spans, strict=False):
+                await self._layout()
                 if several and statement.kind not in (Kind.BEGIN, Kind.COMMIT, Kind.ROLLBACK):
                     await self.shards.begin_implicit()
-                execution = Execution(session, self.shards, statement, lexed, ordinal, session.services.shapes.hints())
+                execution = Execution(session, self.shards, statement, lexed, ordinal, hints)
                 execution.text = sql[start:end] if several else sql
                 await execution.run(self.sink, description=True)
             if self.shards.implicit:
@@ -153,6 +154,23 @@ class _Unit:
             await self._failed(fault)
         await self.shards.hand_back()
         self.sink.write(messages.ready_for_query(session.tx_status))
+
+    def _is_alone(self) -> bool:
+        """The batch from the message in hand to its Sync has at most one Execute: no statement shares its fate."""
+        requests = self.session.requests
+        buffer, at, executes = requests.buffer, requests.start, 0
+        while at + 5 <= len(buffer):
+            if buffer[at] == Frontend.SYNC:
+                return executes <= 1
+            executes += buffer[at] == Frontend.EXECUTE
+            at += 1 + int.from_bytes(buffer[at + 1 : at + 5], "big")
+        return False
+
+    async def _layout(self) -> None:
+        """What the shards' tables are must be known before a statement is planned."""
+        database = self.session.database
+        if not database.layout.loaded:
+            await self.session.services.load_layout(database)
 
     def _unparsed(self, fault: ClientFault | None) -> Fault:
         return fault or ClientFault("syntax error", sqlstate="42601")
@@ -172,16 +190,13 @@ class _Unit:
     # --- an extended batch -------------------------------------------------------------------------------------------
 
     async def _batch(self, letter: int, body: bytes) -> None:
-        session, requests = self.session, self.session.requests
+        session = self.session
+        self.alone = self._is_alone()
         try:
             while letter != Frontend.SYNC:
                 await self._message(letter, body)
-                letter = requests.next()
-                if letter <= TOO_LONG:
-                    # a unit that ended with Flush: the rest of the batch is a unit of its own
-                    await self._pause_batch()
-                    return
-                body = requests.buffer[requests.start + 5 : requests.end]
+                # after a Flush the client may wait for answers before it goes on
+                letter, body = await copying.next_message(session)
             if self.shards.implicit:
                 await self.shards.commit()
         except Fault as fault:
@@ -192,12 +207,6 @@ class _Unit:
                 return
         await self.shards.hand_back()
         self.sink.write(messages.ready_for_query(session.tx_status))
-
-    async def _pause_batch(self) -> None:
-        """A Flush came before the Sync. What was written so far is committed with it, as one unit."""
-        if self.shards.implicit:
-            await self.shards.commit()
-        await self.shards.hand_back()
 
     async def _message(self, letter: int, body: bytes) -> None:
         if letter == Frontend.PARSE:
@@ -265,7 +274,7 @@ class _Unit:
             sql, types, formats = portal.sql, portal.types, portal.bind.result_formats
         shape = session.services.shapes.find(sql)
         statement = shape.statements[0] if shape.statements else None
-        if statement is not None and statement.kind in Execution.LOCAL:
+        if statement is not None and statement.kind in Execution.NO_ROWS:
             self.sink.write((messages.message(b"t", b"\0\0") if what == b"S" else b"") + messages.NO_DATA)
             return
         shard = next(iter(self.shards.talks), 0)
@@ -293,6 +302,10 @@ class _Unit:
             execution.text = portal.sql
             execution.bind = portal.bind
             execution.types = portal.types
+            await self._layout()
+            catalog = session.database.layout.catalog
+            if not self.alone and statement.kind not in Execution.LOCAL and not reads_only(statement, catalog):
+                await self.shards.begin_implicit()
             if max_rows <= 0:
                 await execution.run(self.sink, description=False)
                 return

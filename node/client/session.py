@@ -31,6 +31,7 @@ from node.pool.pool import PoolClosed
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import Role
 from node.server.connection import IDLE, Lost, ServerConnection
+from node.server.conversation import Conversation
 from node.wire import messages
 from node.wire.codes import Frontend, Transaction
 from node.wire.pipeline import (
@@ -45,6 +46,7 @@ from node.wire.pipeline import (
 
 if TYPE_CHECKING:
     from node.auth.verifier import Account
+    from node.client.enlist import Told
     from node.client.prepared import Prepared
     from node.client.services import Services
     from node.database import Database
@@ -146,7 +148,9 @@ class Session:
         self.shard = -1
         self.links: dict[int, ServerConnection] = {}  # the slow gear's servers in a transaction over several shards
         self.wrote: set[int] = set()  # shards of that transaction that may have changed
-        self.savepoints: list[bytes] = []  # what a shard that joins that transaction must hear first
+        self.story: list[Told] = []  # what a shard that joins that transaction must hear first
+        self.cursors: dict[str, int] = {}  # the shards they were declared on
+        self.changed_schema = False
         self.hints = NO_HINTS  # SET pgdog.shard and its kin, startup parameters
         self.unit_role = Role.PRIMARY
         self.stop_at = 0  # end of the unit that may be forwarded; 0: everything may
@@ -637,10 +641,16 @@ class Session:
 
     def end_transaction(self) -> None:
         """No transaction is open any more."""
-        if self.begin_message:
-            self.begin_message = b""
-            self.savepoints.clear()
+        self.begin_message = b""
+        if self.wrote:
             self.wrote.clear()
+        if self.story:
+            self.story.clear()
+        if self.cursors:
+            self.cursors.clear()
+        if self.changed_schema:
+            self.changed_schema = False
+            self.services.schema_changed(self.database)
         self.tx_failed = False
 
     def unlink(self) -> None:
@@ -995,7 +1005,9 @@ class Session:
         for name in list(self.prepared):
             self.drop_statement(name)
         for link in self.links.values():
-            if link.pool is not None:
+            # those a coroutine talks to are the coroutine's: it may have to finish a commit
+            if link.pool is not None and not isinstance(link.owner, Conversation):
+                link.owner = None
                 link.pool.release(link)
         self.links.clear()
         server, self.server = self.server, None

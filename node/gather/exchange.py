@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from node.errors import ClientFault, Fault, ServerFault
+from node.errors import Fault, ServerFault
 from node.gather.gathering import Gathering, shard_formats
 from node.gather.split import combine_tags
 from node.routing.outcome import Combine, MergeProgram
@@ -30,6 +30,9 @@ CANCEL_TIMEOUT_S = 5.0
 CANCELLED_TIMEOUT_S = 10.0
 
 CONCATENATE = MergeProgram()
+
+BINARY_HEADER_BYTES = 19  # signature, flags, and the length of an extension that PostgreSQL does not have
+BINARY_TRAILER = b"\xff\xff"
 
 
 class Sink(Protocol):
@@ -153,7 +156,7 @@ class _Reading:
         answer = Answer(tags=self._tags, returned=gathering is not None)
         answer.rows = gathering.rows if gathering is not None else 0
         answer.tag = self._tags[0] if self._first_only else combine_tags(self._tags)
-        if answer.tag.startswith("SELECT "):
+        if gathering is not None and answer.tag.startswith("SELECT "):
             answer.tag = f"SELECT {answer.rows}"
         return answer
 
@@ -284,40 +287,52 @@ async def at_rest(readers: Sequence[object]) -> None:
             task.cancel()
 
 
-async def copy_out(talks: Sequence[Conversation], sql: bytes, sink: Sink, *, first_only: bool) -> str:
-    """COPY … TO STDOUT on every shard, one after the other, as one stream. Returns the command tag."""
+async def copy_out(talks: Sequence[Conversation], sql: bytes, sink: Sink, *, first_only: bool, header: bool) -> str:
+    """COPY … TO STDOUT on every shard, one after the other, as one stream. Returns the command tag.
+
+    `header`: the first line of text or csv is one. The binary format has a header and a trailer of its own
+    (PostgreSQL, COPY, "File Formats"); the stream has each once.
+    """
     rows = 0
-    tag = ""
-    fault: Fault | None = None
-    for n, talk in enumerate(talks[:1] if first_only else talks):
+    chosen = talks[:1] if first_only else talks
+    for n, talk in enumerate(chosen):
         talk.server.pipeline.owe_query(talk)
-        talk.send(messages.message(b"Q", sql + b"\0"))
-        header = n > 0
+        talk.send(message_of(sql))
+        binary = False
+        begun = n == 0
+        last = n == len(chosen) - 1
+        fault: Fault | None = None
         while True:
             letter, body = await talk.next()
             if letter == Backend.READY_FOR_QUERY:
                 break
-            if letter == Backend.COPY_OUT_RESPONSE and n == 0:
-                sink.write(messages.message(b"H", body))
-                if body[:1] == b"\1" and len(talks) > 1:
-                    fault = ClientFault(
-                        "binary COPY TO is not supported across shards",
-                        sqlstate="0A000",
-                        hint="use the text or csv format",
-                    )
-                    hurry(talk)
+            if letter == Backend.COPY_OUT_RESPONSE:
+                binary = body[:1] == b"\1"
+                if n == 0:
+                    sink.write(messages.message(b"H", body))
             elif letter == Backend.COPY_DATA and fault is None:
-                if header and b"HEADER" in sql.upper():
-                    header = False
-                    continue
-                sink.write(messages.copy_data(body))
+                if not begun:
+                    begun = True
+                    if binary:
+                        body = body[BINARY_HEADER_BYTES:]
+                    elif header:
+                        continue
+                if binary and not last and body[-2:] == BINARY_TRAILER and len(body) in (2, BINARY_HEADER_BYTES + 2):
+                    body = body[:-2]
+                if body:
+                    sink.write(messages.copy_data(body))
                 await sink.ready()
             elif letter == Backend.COMMAND_COMPLETE:
-                tag = body[:-1].decode()
-                rows += int(tag.rpartition(" ")[2])
+                rows += int(body[:-1].decode().rpartition(" ")[2])
             elif letter == Backend.ERROR_RESPONSE and fault is None:
                 fault = fault_of(body)
+            elif letter == Backend.NOTICE_RESPONSE:
+                sink.write(messages.message(b"N", body))
         if fault is not None:
             raise fault
     sink.write(messages.COPY_DONE)
     return f"COPY {rows}"
+
+
+def message_of(sql: bytes) -> bytes:
+    return messages.message(b"Q", sql + b"\0")

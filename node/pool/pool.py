@@ -159,7 +159,7 @@ class Pool:
         if server.closed_why is not None:
             return
         if not server.reusable:
-            self.around.spawn(self.recover(server))
+            self.around.spawn(self.recover(Drain(server)))  # who hears what comes before the coroutine runs
         elif server.cancelling:
             self._held[server] = None
         elif server.dirty:
@@ -410,15 +410,16 @@ class Pool:
         server.dirty = False
         self.release(server)
 
-    async def recover(self, server: ServerConnection) -> None:
+    async def recover(self, drain: Drain) -> None:
         """Its client left in the middle: finish what is owed, roll back, use it again; or close it."""
+        server = drain.server
         how = self.settings.connection_recovery
         pipeline = server.pipeline
         if how == "drop" or (how == "rollback_only" and not pipeline.idle()):
+            drain.end()
             server.close(Lost.UNCLEAN)
             return
         limit_s = self.settings.rollback_timeout_s
-        drain = Drain(server)
         try:
             if not await drain.quiet(limit_s):
                 await self.cancel(server)

@@ -187,7 +187,7 @@ def assert_tidy(node: NodeProcess) -> None:
     until = time.monotonic() + 5
     while (found := untidy(node)) and time.monotonic() < until:
         time.sleep(0.02)
-    assert found == [], f"{node.name} is not tidy at the end of the test"
+    assert found == [], f"{node.name} is not tidy at the end of the test: {found}"
 
 
 def connect(node: NodeProcess, database: str = "flock", **options: Any) -> psycopg.Connection:

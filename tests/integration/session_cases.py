@@ -11,7 +11,6 @@ from fakes.fake_client import FakeClient
 
 from node.wire import messages as m
 
-
 # What stands for a message that does not come.
 ENDED, SILENCE = "the connection has ended", "silence"
 
@@ -254,6 +253,8 @@ def shown(message: Message) -> str:
         fields = {name: value for name, value in message.fields.items() if name not in "FLR"}
         return f"{message.letter} {fields}"
     if message.letter == "T":
-        found = [(c.name, c.type_oid, c.type_size, c.type_modifier, c.format) for c in m.parse_row_description(message.body)]
+        found = [
+            (c.name, c.type_oid, c.type_size, c.type_modifier, c.format) for c in m.parse_row_description(message.body)
+        ]
         return f"T {found}"
     return f"{message.letter} {message.body!r}"

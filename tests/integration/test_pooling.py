@@ -92,7 +92,7 @@ def test_a_setting_that_is_refused_is_told_at_once(shards: list[Database], node_
         assert value(b, "SELECT 1") == value(a, "SELECT 1") == 1
 
 
-# --- what pins ---------------------------------------------------------------------------------------------------------
+# --- what pins --------------------------------------------------------------------------------------------------------
 
 
 def test_what_lives_in_a_server_session_stays_with_its_client(shards: list[Database], node_factory: Nodes) -> None:
@@ -111,11 +111,15 @@ def test_what_lives_in_a_server_session_stays_with_its_client(shards: list[Datab
                 a.execute("MOVE ABSOLUTE 0 held")
         # everything has gone with it, on every server connection there is
         wait_until(lambda: value(b, "SELECT pg_try_advisory_lock(42)"), "the lock is free")
-    shown = "SELECT (SELECT count(*) FROM pg_prepared_statements WHERE name = 'by_sql') + (SELECT count(*) FROM pg_cursors)"
+    shown = (
+        "SELECT (SELECT count(*) FROM pg_prepared_statements WHERE name = 'by_sql') + (SELECT count(*) FROM pg_cursors)"
+    )
     with connect(node) as c, connect(node) as d, c.transaction(), d.transaction():
         assert value(c, shown) == value(d, shown) == 0
         assert value(c, "SELECT to_regclass('mine')") is None
-    wait_until(lambda: shards[0].sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [("0",)], "no lock")
+    wait_until(
+        lambda: shards[0].sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [("0",)], "no lock"
+    )
 
 
 def test_transaction_locks_and_tables_on_commit_drop_do_not_pin(shards: list[Database], node_factory: Nodes) -> None:
@@ -136,7 +140,7 @@ def test_notifications_reach_who_listens(shards: list[Database], node_factory: N
         a.execute("UNLISTEN *")
 
 
-# --- prepared statements -------------------------------------------------------------------------------------------------
+# --- prepared statements ----------------------------------------------------------------------------------------------
 
 
 def test_names_of_statements_are_the_clients_own(shards: list[Database], node_factory: Nodes) -> None:
@@ -148,7 +152,7 @@ def test_names_of_statements_are_the_clients_own(shards: list[Database], node_fa
             client.send(m.parse(b"s", b"SELECT " + answer), m.SYNC)
             await client.answer()
         for _ in range(5):
-            for client, answer in ((a, b"1"), (b, b"2")):
+            for client in (a, b):
                 client.send(m.bind(b"", b"s"), m.execute(), m.SYNC)
             assert [(await client.answer()).rows for client in (a, b)] == [[(b"1",)], [(b"2",)]]
         a.send(m.close_statement(b"s"), m.SYNC, m.bind(b"", b"s"), m.execute(), m.SYNC)
@@ -201,7 +205,7 @@ def test_ddl_of_one_client_does_not_break_statements_of_others(shards: list[Data
             assert [x.execute("SELECT * FROM t", prepare=True).fetchall() for x in (a, b, c)] == [[(1, 2)]] * 3
 
 
-# --- clients that go ------------------------------------------------------------------------------------------------------
+# --- clients that go --------------------------------------------------------------------------------------------------
 
 
 async def gone_in(client: FakeClient, *parts: bytes) -> None:
@@ -219,7 +223,10 @@ LEAVE: dict[str, list[bytes]] = {
     "behind a Flush": [m.parse(b"", b"INSERT INTO t VALUES (1)") + m.bind(b"", b"") + m.execute() + m.FLUSH],
     "in a COPY": [m.query("COPY t FROM STDIN"), m.copy_data(b"1\n")],
     "in a COPY it began blindly": [m.query("COPY t FROM STDIN") + m.copy_data(b"1\n")],
-    "in an extended COPY": [m.parse(b"", b"COPY t FROM STDIN") + m.bind(b"", b"") + m.execute() + m.SYNC, m.copy_data(b"1\n")],
+    "in an extended COPY": [
+        m.parse(b"", b"COPY t FROM STDIN") + m.bind(b"", b"") + m.execute() + m.SYNC,
+        m.copy_data(b"1\n"),
+    ],
     "in a piece of COPY data": [m.query("COPY t FROM STDIN"), m.copy_data(b"1\n" * 1000)[:-100]],
     "in a message": [m.query("INSERT INTO t VALUES (1)")[:-5]],
     "in a message inside a transaction": [m.query("BEGIN; INSERT INTO t VALUES (1)"), m.query("COMMIT")[:-3]],
@@ -279,7 +286,7 @@ def test_the_rest_of_copy_data_reaches_nobody_else(shards: list[Database], node_
     asyncio.run(scene())
 
 
-# --- waiting -----------------------------------------------------------------------------------------------------------
+# --- waiting ----------------------------------------------------------------------------------------------------------
 
 
 def test_first_come_first_served(shards: list[Database], node_factory: Nodes) -> None:
@@ -291,7 +298,9 @@ def test_first_come_first_served(shards: list[Database], node_factory: Nodes) ->
             holder.execute("SELECT 1")
             threads = []
             for number, client in enumerate(clients):
-                threads.append(threading.Thread(target=client.execute, args=(f"INSERT INTO turns (who) VALUES ({number})",)))
+                threads.append(
+                    threading.Thread(target=client.execute, args=(f"INSERT INTO turns (who) VALUES ({number})",))
+                )
                 threads[-1].start()
                 wait_until(lambda n=number: waiting(node) == n + 1, f"{number + 1} clients wait")
         for thread in threads:
@@ -339,7 +348,7 @@ def test_old_connections_are_replaced_between_transactions(shards: list[Database
         wait_until(lambda: value(client, "SELECT pg_backend_pid()") != first, "a younger one")
 
 
-# --- modes ---------------------------------------------------------------------------------------------------------------
+# --- modes ------------------------------------------------------------------------------------------------------------
 
 
 def test_statement_mode_refuses_transactions(shards: list[Database], node_factory: Nodes) -> None:

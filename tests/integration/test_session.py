@@ -65,7 +65,13 @@ async def test_a_conversation_is_the_same_direct_and_through(
     assert not differences, differences
 
 
-TORN = ["named statements", "an error in a pipeline", "copy in without waiting", "DEALLOCATE", "the unnamed statement over a transaction"]
+TORN = [
+    "named statements",
+    "an error in a pipeline",
+    "copy in without waiting",
+    "DEALLOCATE",
+    "the unnamed statement over a transaction",
+]
 
 
 async def test_a_conversation_torn_into_bytes_is_the_same(shards: list[Database], node_factory: Nodes) -> None:

@@ -79,7 +79,7 @@ class Shape:
             self.read_only = all(s.read_only for s in self.statements)
             first = self.statements[0]
             self.begins = first.kind is Kind.BEGIN
-            self.begins_read_only = self.begins and "read only" in first.transaction_options
+            self.begins_read_only = self.begins and "transaction_read_only=1" in first.transaction_options
         self.plain = not (
             self.pin or self.sets or self.resets_all or self.forgets_statements or self.deallocates or self.begins
             or self.marks_dirty or self.redefines

@@ -175,6 +175,7 @@ class Pool:
         core = self.core
         if (
             server.dirty
+            or server.cancelling
             or server.closed_why is not None
             or self.closed
             or server.lifetime_s <= 0

@@ -12,6 +12,9 @@ from node.strip import compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Helpers assert too; without this their reports would not say what was found.
+pytest.register_assert_rewrite("fakes", "integration", "sim")
+
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     import node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -138,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             users=given.users.resolve(),
             folder=folder,
             base_port=given.base_port,
+            flock=os.environ.get("PGMURMUR_FLOCK", "default"),
         )
         try:
             flock.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONPATH": HOME},
+        # A flock of its own: another one on this machine, called default, would be found by multicast.
+        env={**os.environ, "PYTHONPATH": HOME, "PGMURMUR_FLOCK": f"scripts-{secrets.token_hex(4)}"},
     )
     try:
         yield process

@@ -309,7 +309,7 @@ class App:
         self.ready = self.welcome.accepting = False
         self.listener.stop_accepting()
         timeout_s = seconds(self.databases.config.general.shutdown_timeout) or 60.0
-        await farewell(self.services, self.databases, timeout_s, self.hasten)
+        await farewell(self.services, self.welcome, timeout_s, self.hasten)
         await self.flock.leave()
         self.face.consoles.close()
         await self.listeners.stop()

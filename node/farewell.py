@@ -11,15 +11,15 @@ from node.errors import ClientFault
 
 if TYPE_CHECKING:
     from node.client.services import Services
-    from node.databases import Databases
+    from node.reception import Welcome
 
 log = logging.getLogger("pgmurmur")
 
 POLL_S = 0.02
 
 
-async def farewell(services: Services, databases: Databases, timeout_s: float, hasten: asyncio.Event) -> None:
-    """Returns when no client is left: at the latest after `timeout_s`, or as soon as `hasten` is set."""
+async def farewell(services: Services, welcome: Welcome, timeout_s: float, hasten: asyncio.Event) -> None:
+    """Returns when no client is left: soon after `timeout_s` at the latest, or after `hasten` is set."""
     services.closing = True
     for session in list(services.sessions.values()):
         if not session.entered:
@@ -35,3 +35,6 @@ async def farewell(services: Services, databases: Databases, timeout_s: float, h
         session.fail(
             ClientFault("terminating connection due to administrator command", sqlstate="57P01", severity="FATAL")
         )
+    # until they have heard it: Welcome.part sees to it that this ends
+    while welcome.parting:
+        await asyncio.sleep(POLL_S)

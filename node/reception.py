@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,8 @@ log = logging.getLogger("pgmurmur.client")
 
 # A cancel key's process id: 11 bits that name the member, 20 that number its clients. Any member can tell whose it is.
 CLIENT_BITS = 20
+# A client that was told goodbye is read, and what it says dropped, until it hangs up or so long.
+LINGER_S = 1.0
 SECRET_BYTES = 32  # of protocol 3.2; clients of 3.0 get the four bytes they can take
 
 
@@ -65,6 +68,22 @@ def account(config: Config, user: str, database: str) -> Account | None:
     )
 
 
+class _Deaf:
+    """Takes the place of a session that has ended: nothing it is told matters any more."""
+
+    def __init__(self, gone: Callable[[], None]) -> None:
+        self.client_lost = gone
+
+    def from_client(self, data: bytes) -> None:
+        return
+
+    def client_pause(self) -> None:
+        return
+
+    def client_resume(self) -> None:
+        return
+
+
 class Welcome:
     """Turns an accepted login into a Session."""
 
@@ -87,6 +106,7 @@ class Welcome:
         self.console: Callable[[ClientProtocol, LoginResult], None] | None = None
         self.log_connections = self.log_disconnections = True
         self.accepting = True
+        self.parting: set[ClientProtocol] = set()
 
     def __call__(self, protocol: ClientProtocol, result: LoginResult) -> None:
         accepted = result.accepted
@@ -153,7 +173,7 @@ class Welcome:
             accepted.account,
             database,
             write=transport.write,
-            close=transport.close,
+            close=lambda: self.part(protocol),
             pause_reading=transport.pause_reading,
             resume_reading=transport.resume_reading,
             address=(str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else ("unix", 0),
@@ -194,6 +214,19 @@ class Welcome:
     def is_of(self, node: str, pid: int) -> bool:
         """Could this cancel key be one of that member's clients?"""
         return pid >> CLIENT_BITS == member_tag(node)
+
+    def part(self, protocol: ClientProtocol) -> None:
+        """Hangs up so that the client can read our last words. A socket that is closed while bytes of the client wait
+        in it, or arrive later, resets the connection, and the client's system drops what the client has not read."""
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            return
+        self.parting.add(protocol)
+        protocol.receiver = _Deaf(lambda: self.parting.discard(protocol))
+        transport.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        asyncio.get_running_loop().call_later(LINGER_S, transport.close)
 
     def _key(self) -> int:
         while True:

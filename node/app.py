@@ -237,6 +237,7 @@ class App:
                     options, config.sync.register_url, options.flock or d.flock, os.environ, root=os.geteuid() == 0
                 ),
                 profile="auto" if d.profile.value == "lan" else d.profile.value,
+                seed_interval_s=max(1.0, d.seed_interval / 1000),
             ),
             self.node,
             self.boot,

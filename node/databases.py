@@ -191,7 +191,7 @@ class Databases:
             prepared_limit=max(1, general.prepared_statements_limit),
             prepared_level=general.prepared_statements.value,
             read_write_strategy=general.read_write_strategy.value,
-            two_phase="auto",
+            two_phase="off" if rules.two_phase_commit_auto is False and not rules.two_phase_commit else "auto",
             cross_shard_disabled=rules.cross_shard_disabled,
             expanded_explain=general.expanded_explain,
             query_timeout_s=seconds(general.query_timeout),

@@ -112,6 +112,7 @@ class FlockOptions:
     keys: Keyring
     register_url: str
     profile: str
+    seed_interval_s: float = 60.0
 
 
 def read_keys(key_file: str | None) -> Keyring:
@@ -368,6 +369,7 @@ class Flock:
             state_dir=str(state),
             mdns=options.mdns,
             profile=options.profile,
+            resolve_interval_s=options.seed_interval_s,
         )
         self.discovery = Discovery(me, settings, self.control, keyring, Clock(), SystemRandom())
         self.sync: Sync | None = None

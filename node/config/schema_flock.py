@@ -55,20 +55,34 @@ class Sync(Table):
         lax=True,
     )
     validate_timeout: Milliseconds = setting(
-        30_000, "longest wait for every member's verdict on a document", unit="ms", ours=True
+        30_000, "longest wait for every member's verdict on a document", unit="ms", live=_RESTART, ours=True
     )
-    drain_timeout: Milliseconds = setting(5000, "longest wait for running transactions in scope", unit="ms", ours=True)
+    drain_timeout: Milliseconds = setting(
+        5000, "longest wait for running transactions in scope", unit="ms", live=_RESTART, ours=True
+    )
     pause_max: Milliseconds = setting(
-        10_000, "a member that has not voted by then resumes and refuses", unit="ms", ours=True
+        10_000, "a member that has not voted by then resumes and refuses", unit="ms", live=_RESTART, ours=True
     )
     fence_timeout: Milliseconds = setting(
-        8000, "longest wait for every member's fence vote; then the rollout is aborted", unit="ms", ours=True
+        8000,
+        "longest wait for every member's fence vote; then the rollout is aborted",
+        unit="ms",
+        live=_RESTART,
+        ours=True,
     )
     apply_timeout: Milliseconds = setting(
-        5000, "members that have not applied a decided version by then are reported", unit="ms", ours=True
+        5000,
+        "members that have not applied a decided version by then are reported",
+        unit="ms",
+        live=_RESTART,
+        ours=True,
     )
     takeover_timeout: Milliseconds = setting(
-        2000, "a fenced member without an outcome looks for it, or takes over, after this", unit="ms", ours=True
+        2000,
+        "a fenced member without an outcome looks for it, or takes over, after this",
+        unit="ms",
+        live=_RESTART,
+        ours=True,
     )
     client_wait: Milliseconds = setting(
         10_000, "a client waits this long for a paused database, then gets 57P03", unit="ms", ours=True

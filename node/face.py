@@ -238,6 +238,9 @@ class Face:
 
     async def evict(self, member: str) -> None:
         app = self._app
+        if member != app.node:
+            for failed in await app.proxy.end_statements_of(member):
+                log.warning("evicted_statements_may_run member=%s server=%s", member, failed)
         if not await app.sync.evict(member, app.node):
             raise ServerFault(
                 f'member "{member}" was not evicted',

@@ -68,7 +68,7 @@ GHOSTS_POLL_S = 0.05
 # application_name has 63 bytes: "pgmurmur/", the node, "/" and so many hexadecimal digits of the boot.
 BOOT_DIGITS = 16
 SHOWN_NAME_BYTES = 63 - len("pgmurmur//") - BOOT_DIGITS
-# Statements that an earlier life of this node left running on a server, and may still take effect there.
+# Statements that an earlier life of this node, or an evicted one, left running on a server, and may still take effect.
 _GHOSTS = (
     "SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity "
     "WHERE application_name LIKE E'{prefix}%' AND application_name <> E'{own}' AND pid <> pg_catalog.pg_backend_pid()"
@@ -295,31 +295,50 @@ class Proxy:
         await self._exorcise(self._names(scope))
 
     async def _exorcise(self, scope: tuple[str, ...]) -> None:
+        for name, pool in self._primaries(scope).items():
+            if name not in self._haunted:
+                try:
+                    await self._end_backends(pool, self._prefix)
+                except (Fault, TimeoutError) as error:
+                    raise DrainFailed(
+                        f"server {pool.target.address}: {error or 'backends of an earlier start do not end'}"
+                    ) from None
+                self._haunted.add(name)
+
+    async def end_statements_of(self, member: str) -> list[str]:
+        """Of a member that somebody says is dead: what it left running on the servers must not take effect once the
+        others turn. The servers that could not be asked, with why."""
+        failed = []
+        for pool in self._primaries(self._names((EVERYTHING,))).values():
+            try:
+                await self._end_backends(pool, server_prefix(member))
+            except (Fault, TimeoutError) as error:
+                failed.append(f"{pool.target.address}: {error or 'its backends do not end'}")
+        return failed
+
+    def _primaries(self, scope: tuple[str, ...]) -> dict[str, Pool]:
+        """One pool per server and login: a role may look at its own backends, in whichever database."""
         pools: dict[str, Pool] = {}
         for pool in self._databases.pools:
             if pool.database in scope and pool.role == "primary":
                 pools.setdefault(f"{pool.target.address}/{pool.target.user}", pool)
-        todo = {name: pool for name, pool in pools.items() if name not in self._haunted}
-        for name, pool in todo.items():
+        return pools
+
+    async def _end_backends(self, pool: Pool, prefix: str) -> None:
+        """Returns when no backend is left whose name begins so, this boot's own aside. Raises Fault, TimeoutError."""
+        async with asyncio.timeout(GHOSTS_TIMEOUT_S):
+            server = await checkout(pool)
+            talk = Conversation(server)
             try:
-                async with asyncio.timeout(GHOSTS_TIMEOUT_S):
-                    server = await checkout(pool)
-                    talk = Conversation(server)
-                    try:
-                        sql = _GHOSTS.format(prefix=_escaped(self._prefix), own=_quoted(self._own))
-                        while True:
-                            (result,) = await talk.query(sql, GHOSTS_TIMEOUT_S)
-                            if result.rows[0][0] == b"0":
-                                break
-                            await asyncio.sleep(GHOSTS_POLL_S)
-                    finally:
-                        talk.end()
-                        pool.release(server)
-            except (Fault, TimeoutError) as error:
-                raise DrainFailed(
-                    f"server {pool.target.address}: {error or 'backends of an earlier start do not end'}"
-                ) from None
-            self._haunted.add(name)
+                sql = _GHOSTS.format(prefix=_escaped(prefix), own=_quoted(self._own))
+                while True:
+                    (result,) = await talk.query(sql, GHOSTS_TIMEOUT_S)
+                    if result.rows[0][0] == b"0":
+                        return
+                    await asyncio.sleep(GHOSTS_POLL_S)
+            finally:
+                talk.end()
+                pool.release(server)
 
     def resume(self, scope: tuple[str, ...]) -> None:
         # whatever was paused, by whichever scope: a database may have come or gone meanwhile

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+import signal
 import socket
 from pathlib import Path
 
 import psycopg
 import pytest
 from integration.flocks import peers, roll_out, start_flock, states, versions
-from integration.harness import USER, Database, Nodes, config_toml, connect, raw, wait_until
+from integration.harness import USER, Database, Nodes, config_toml, connect, raw, sharded_table, wait_until
 
 from node.embedded.nodes import NodeProcess, Place, all_alive
 from node.wire import messages
@@ -125,6 +126,50 @@ def test_a_node_that_was_away_serves_nothing_old(node_factory: Nodes, config: st
     done = roll_out(nodes[2], config.replace("default_pool_size = 5", "default_pool_size = 9"), "--json")
     assert done.status == 0, done.out
     assert {version for version, _ in versions(nodes)} == {"2"}
+
+
+def test_what_an_evicted_node_left_running_is_ended(node_factory: Nodes, config: str, shards: list[Database]) -> None:
+    """A dead node's statement may outlive it on the server, and take effect after the others have turned."""
+    nodes = start_flock(node_factory, "ghost", config, count=2)
+    client = connect(nodes[1])
+    shards[0].sql("CREATE TABLE late (n int)")
+    shards[0].sql(f'GRANT ALL ON late TO "{USER}"')
+    client.pgconn.send_query(b"INSERT INTO late SELECT 1 FROM pg_sleep(4)")
+    # the process stands still: its connections live on, as those of a host that hangs do
+    own = "application_name LIKE 'pgmurmur/bird-1/%'"
+    running = f"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND {own}"
+    wait_until(lambda: shards[0].sql(running) == [("1",)], "its statement runs")
+    assert nodes[1].process is not None
+    nodes[1].process.send_signal(signal.SIGSTOP)
+    nodes[0].ask("EVICT NODE bird-1")
+    assert shards[0].sql(running) == [("0",)]
+    nodes[1].process.send_signal(signal.SIGCONT)
+    # it notices that it has no seat, drains, and asks for one again
+    wait_until(lambda: all_alive(nodes) and serving(nodes[1]), "it is back", timeout_s=20)
+    assert shards[0].sql("SELECT count(*) FROM late") == [("0",)]
+    client.close()
+
+
+def serving(node: NodeProcess) -> bool:
+    try:
+        with connect(node, options="-c statement_timeout=2000") as client:
+            return client.execute("SELECT 1").fetchone() == (1,)
+    except psycopg.Error:
+        return False
+
+
+def test_a_node_with_a_long_name_is_not_its_own_ghost(node_factory: Nodes, shards: list[Database]) -> None:
+    """PostgreSQL cuts application_name at 63 bytes; a drain ends backends of earlier boots by it."""
+    tables = sharded_table("t")
+    name = "a-node-whose-name-is-as-long-as-a-name-of-a-node-may-ever-get"
+    node = node_factory(config_toml(shards), name=name)
+    with connect(node) as client:
+        client.execute("SELECT 1")
+        before = {row["remote_pid"] for row in node.ask("SHOW SERVERS")}
+        done = roll_out(node, config_toml(shards, tables=tables), "--json")
+        assert done.status == 0, done.out
+        client.execute("SELECT 1")
+    assert before <= {row["remote_pid"] for row in node.ask("SHOW SERVERS")}
 
 
 # --- documents at the start -------------------------------------------------------------------------------------------

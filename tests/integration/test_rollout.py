@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
+from fakes.certificates import Authority
 from integration.flocks import last_rollout, roll_out, start_flock, versions
 from integration.harness import (
     Database,
@@ -177,6 +178,21 @@ def test_a_document_that_one_node_cannot_use_aborts_before_anybody_paused(flock:
     assert versions(flock.nodes) == before
     with connect(flock.nodes[2]) as client:
         assert client.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_one_member_that_cannot_use_it_is_enough(flock: Flock) -> None:
+    """A file that only one node has: the others refuse by name, nobody pauses, and nothing changes."""
+    before = versions(flock.nodes)
+    Authority(flock.nodes[0].folder / "tls").issue("here")
+    text = flock.config(NEW_MAP, general='tls_certificate = "tls/here.crt"\ntls_private_key = "tls/here.key"\n')
+    done = roll_out(flock.nodes[0], text, "--json")
+    assert done.status == 1
+    assert done.report["outcome"] == "aborted"
+    reason = done.report["reason"]
+    assert "bird-1" in reason or "bird-2" in reason
+    assert "here.crt" in reason
+    assert all(not one["paused_ms"] for one in done.report["nodes"])
+    assert versions(flock.nodes) == before
 
 
 def test_no_node_is_no_rollout(flock: Flock) -> None:

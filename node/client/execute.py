@@ -353,6 +353,10 @@ class Execution:
         select = program.select
         talks = await self.shards.get(select.shards)
         base = Request(self.text, self.types, self.bind.parameter_formats, self.bind.parameters)
+        if base.parameters and (len(base.types) < len(base.parameters) or 0 in base.types):
+            # a parameter that is a column has the target column's type, which the SELECT alone does not know
+            described, _ = await exchange.describe(talks[0], base)
+            base = Request(base.sql, messages.parse_parameter_description(described[5:]), base.formats, base.parameters)
         request = base.subset(program.select_sql, program.parameters)
         merge = exchange.CONCATENATE
         if isinstance(select.program, MergeProgram):

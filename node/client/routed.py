@@ -50,6 +50,7 @@ _ALWAYS_SLOW = frozenset(
         Kind.CLOSE,
     )
 )
+_OF_PORTALS = frozenset(map(int, (Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
 _BEGINS = frozenset(map(int, (_QUERY, _PARSE, _BIND, Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
 
 
@@ -123,7 +124,7 @@ def where(session: Session, at: int, end: int) -> int:
             if found == _SLOW or (shard >= 0 and found != shard):
                 return _SLOW
             shard = found
-        elif letter not in _BEGINS and letter != _SYNC:
+        elif (session.portals and letter in _OF_PORTALS) or (letter not in _BEGINS and letter != _SYNC):
             return _SLOW
         at = stop
     if shard >= 0:

@@ -15,11 +15,12 @@ from node.client import copying
 from node.client import session as states
 from node.client.enlist import Shards, client_ready, no_such_statement
 from node.client.execute import Execution, Portal
-from node.client.routed import statement_text
+from node.client.routed import outcome_of, statement_text
 from node.client.slow import back
 from node.errors import Bug, ClientFault, Fault
 from node.gather.exchange import Request, describe
 from node.routing.lexer import Lexed
+from node.routing.outcome import Plan, Values
 from node.routing.planning import reads_only
 from node.routing.statement import Kind, Statement
 from node.wire import messages
@@ -27,6 +28,7 @@ from node.wire.codes import Frontend
 
 if TYPE_CHECKING:
     from node.client.session import Session
+    from node.client.shape import Shape
 
 log = logging.getLogger("pgmurmur.scatter")
 
@@ -81,6 +83,11 @@ async def run_unit(session: Session) -> None:
     except Fault as fault:
         await unit.abandon(fault)
         return
+    except Exception as error:
+        # a bug of ours ends this session; nothing of it may reach another client
+        log.exception("unit_failed client=%s", session.id)
+        await unit.abandon(Bug(f"internal error: {error}"))
+        return
     except BaseException:
         unit.drop()
         raise
@@ -98,7 +105,7 @@ class _Unit:
         self.session = session
         self.sink = ClientSink(session)
         self.shards = Shards(session)
-        self.portals: dict[bytes, Portal] = {}
+        self.portals = session.portals
         self.parsed: dict[bytes, messages.Parse] = {}
         self.alone = False  # an extended batch with one Execute
 
@@ -130,6 +137,7 @@ class _Unit:
     async def _query(self, sql: bytes) -> None:
         session = self.session
         session.unnamed_parse = b""
+        self.portals.pop(b"", None)
         session.queries += 1
         shape = session.services.shapes.find(sql)
         lexed = session.services.shapes.lexed
@@ -153,6 +161,8 @@ class _Unit:
         except Fault as fault:
             await self._failed(fault)
         await self.shards.hand_back()
+        if not self.shards.in_block:
+            self.portals.clear()
         self.sink.write(messages.ready_for_query(session.tx_status))
 
     def _is_alone(self) -> bool:
@@ -277,7 +287,7 @@ class _Unit:
         if statement is not None and statement.kind in Execution.NO_ROWS:
             self.sink.write((messages.message(b"t", b"\0\0") if what == b"S" else b"") + messages.NO_DATA)
             return
-        shard = next(iter(self.shards.talks), 0)
+        shard = self._describer(statement, shape, None if what == b"S" else self.portals[name])
         (talk,) = await self.shards.get((shard,), read=True)
         parameters, columns = await describe(talk, Request(sql, types))
         if what == b"S":
@@ -286,6 +296,22 @@ class _Unit:
             spelled = messages.spelled_out(formats, len(columns))
             columns = [c._replace(format=code) for c, code in zip(columns, spelled, strict=False)]
         self.sink.write(messages.row_description(columns) if columns else messages.NO_DATA)
+
+    def _describer(self, statement: Statement | None, shape: Shape, portal: Portal | None) -> int:
+        """The shard to ask for columns: every one says the same, so best one that the statement needs anyway."""
+        session = self.session
+        if statement is not None and statement.kind is Kind.FETCH and statement.name in session.cursors:
+            return session.cursors[statement.name or ""]
+        for shard in self.shards.talks:
+            return shard
+        if portal is not None and statement is not None and session.database.layout.loaded:
+            bind = portal.bind
+            lexed = session.services.shapes.lexed
+            values = Values(lexed, bind.parameters, bind.parameter_formats, portal.types)
+            outcome = outcome_of(session, shape, values)
+            if isinstance(outcome, Plan) and outcome.shards:
+                return outcome.shards[0]
+        return 0
 
     async def _execute(self, name: bytes, max_rows: int) -> None:
         session = self.session

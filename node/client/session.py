@@ -47,6 +47,7 @@ from node.wire.pipeline import (
 if TYPE_CHECKING:
     from node.auth.verifier import Account
     from node.client.enlist import Told
+    from node.client.execute import Portal
     from node.client.prepared import Prepared
     from node.client.services import Services
     from node.database import Database
@@ -150,6 +151,7 @@ class Session:
         self.wrote: set[int] = set()  # shards of that transaction that may have changed
         self.story: list[Told] = []  # what a shard that joins that transaction must hear first
         self.cursors: dict[str, int] = {}  # the shards they were declared on
+        self.portals: dict[bytes, Portal] = {}  # that the slow gear holds between two units of a transaction
         self.changed_schema = False
         self.hints = NO_HINTS  # SET pgdog.shard and its kin, startup parameters
         self.unit_role = Role.PRIMARY
@@ -588,7 +590,8 @@ class Session:
         self.server = None
         pipeline = server.pipeline
         last = pipeline.last_error
-        said = (b"VFATAL\0" in last or b"SFATAL\0" in last) and pipeline.skip_error[5:] != last
+        said = pipeline.errors != self.errors_before and (b"VFATAL\0" in last or b"SFATAL\0" in last)
+        said = said and pipeline.skip_error[5:] != last
         self.errors += 1
         if not said:
             self.write(messages.error_response(fault))
@@ -648,6 +651,8 @@ class Session:
             self.story.clear()
         if self.cursors:
             self.cursors.clear()
+        if self.portals:
+            self.portals.clear()
         if self.changed_schema:
             self.changed_schema = False
             self.services.schema_changed(self.database)

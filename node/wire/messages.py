@@ -332,6 +332,12 @@ def _codes(body: bytes, at: int) -> tuple[tuple[int, ...], int]:
     return struct.unpack_from(f"!{count}h", body, at + 2), at + 2 + 2 * count
 
 
+def parse_parameter_description(body: bytes) -> tuple[int, ...]:
+    """Type OIDs of a ParameterDescription."""
+    reader = Reader(body, "ParameterDescription")
+    return tuple(reader.int32() & 0xFFFFFFFF for _ in range(reader.int16() & 0xFFFF))
+
+
 def parse_row_description(body: bytes) -> list[Column]:
     r = Reader(body, "RowDescription")
     columns = []

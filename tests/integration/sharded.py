@@ -23,7 +23,9 @@ AUTH = 'auth_type = "trust"\n'
 
 
 @contextmanager
-def shard_database(workspace: Workspace, name: str, **settings: str) -> Iterator[tuple[Server, list[Database], Database]]:
+def shard_database(
+    workspace: Workspace, name: str, **settings: str
+) -> Iterator[tuple[Server, list[Database], Database]]:
     """A server that trusts, with two shards and the plain database."""
     server = start_server(workspace, name, auth="trust", settings={**SETTINGS, **settings})
     for made in ("s0", "s1", "plain"):
@@ -126,9 +128,7 @@ class Talker(Wire):
                 return prepared
             self.send(messages.bind(b"", name, (), parameters, formats))
         else:
-            self.send(
-                messages.parse(name, sql.encode(), types), messages.bind(b"", name, (), parameters, formats)
-            )
+            self.send(messages.parse(name, sql.encode(), types), messages.bind(b"", name, (), parameters, formats))
         self.send(messages.describe_portal(b""), messages.execute(), messages.SYNC)
         return self.read()
 

@@ -177,6 +177,8 @@ class ServerConnection:
         """Ends the connection now, whatever it is doing. Its owner, if any, hears `server_lost`."""
         if self.closed_why is None:
             self.closed_why = why
+            if self.owner is None and self.pool is not None:
+                self.pool.core.removed(self)  # the socket is still there for a moment; nobody may borrow it any more
             self.close_transport()
 
     def lost(self, fault: ServerFault) -> None:

@@ -58,7 +58,7 @@ cdef class Pipeline:
     cpdef copy_ended(self)
     @cython.locals(p="const unsigned char *", n=Py_ssize_t, pos=Py_ssize_t, run=Py_ssize_t, end=Py_ssize_t,
                    letter=int, length="unsigned long long", slot=Py_ssize_t, head=int, kind=int, skipped=bint, out=list,
-                   kept=Py_ssize_t)
+                   kept=Py_ssize_t, other=bint)
     cpdef bytes replies(self, bytes data, Py_ssize_t start)
     @cython.locals(p="const unsigned char *", letter=int, rows="long long", scale="long long")
     cpdef count_rows(self, bytes data, Py_ssize_t at, Py_ssize_t end)

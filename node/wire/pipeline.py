@@ -310,8 +310,9 @@ class Pipeline:
     def replies(self, data: bytes, start: int) -> bytes:
         """Walks data[start:]; returns what the owner at the head of the queue may read.
 
-        Stops after a ReadyForQuery when the next entry has another owner (`stopped_at`); the caller delivers and
-        goes on from there. Sets `broken` when a reply does not fit the queue: the connection must then be closed.
+        Stops after a ReadyForQuery when the next entry has another owner, or when nothing more is owed: what follows
+        (the last words of a server that shuts down) is not for whoever was served (`stopped_at`). The caller delivers
+        and goes on from there. Sets `broken` when a reply does not fit the queue: the connection must then be closed.
         """
         self.stopped_at = 0
         kept = len(self.held)
@@ -452,9 +453,14 @@ class Pipeline:
                 run = pos
                 self.owners[slot] = None
                 self.head += 1
-            if letter == 90 and pos < n and self.head != self.tail and self.owners[self.head & _MASK] is not owner:
-                self.stopped_at = pos - kept  # counted in the caller's bytes
-                break
+            if letter == 90 and pos < n:
+                if self.head != self.tail:
+                    other = self.owners[self.head & _MASK] is not owner
+                else:
+                    other = self.done == self.sent
+                if other:
+                    self.stopped_at = pos - kept  # counted in the caller's bytes
+                    break
         if out is None:
             if run == 0 and pos == n:
                 return data

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from fakes.fake_client import FakeClient
-from integration.harness import USER, Database, Nodes, config_toml, connect, raw, users_toml, wait_until
+from integration.harness import PASSWORD, USER, Database, Nodes, config_toml, connect, raw, users_toml, wait_until
 
 from node.embedded.nodes import NodeProcess
 from node.embedded.server import Server
@@ -101,6 +101,44 @@ def test_terminated_backends_are_replaced(shards: list[Database], node_factory: 
         assert idle.execute("SELECT 3").fetchone() == (3,)
 
 
+def test_whoever_meets_a_dying_server_is_told(shards: list[Database], node_factory: Nodes) -> None:
+    """The kill races with the queries: each gets an answer or an error, never a closed connection without a word."""
+    node = one_server(shards, node_factory)
+    kill = (
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{shards[0].name}' "
+        "AND usename = current_user AND pid <> pg_backend_pid()"
+    )
+
+    async def scene() -> None:
+        server = shards[0].server
+        killer = await FakeClient.connect(
+            server.host, server.port, user=USER, database=shards[0].name, password=PASSWORD
+        )
+        client = await raw(node)
+        for number in range(60):
+            await client.query("SELECT 1")
+            killer.send(m.query(kill))
+            if number % 2:
+                await killer.answer()
+            heard = ""
+            client.send(m.query("SELECT 2"))
+            while heard[-1:] not in ("Z", "E"):
+                heard += (await client.read()).letter
+            if not number % 2:
+                await killer.answer()
+            try:  # it came after the answer, to nobody, or this client is told with its next statement
+                errors = (await client.query("SELECT 3")).errors if heard[-1] == "Z" else [{"C": "57P01"}]
+            except EOFError:
+                errors = [{"C": "57P01"}]
+            if errors:
+                await client.abort()
+                client = await raw(node)
+        await client.close()
+        await killer.close()
+
+    asyncio.run(scene())
+
+
 def error_of(connection: psycopg.Connection, sql: str) -> str | None:
     try:
         connection.execute(sql)
@@ -148,6 +186,7 @@ def test_cancel_hits_its_own_statement_and_no_other(shards: list[Database], node
         await cancel(node, a)  # a forged one
         a.key = a_key
         assert (await b.answer()).rows == [(b"2",)]
+
         # stale ones, again and again, while the other uses the same server
         async def disturb() -> None:
             for _ in range(25):

@@ -56,6 +56,8 @@ class Execution:
         (Kind.BEGIN, Kind.COMMIT, Kind.ROLLBACK, Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
     )
     NO_ROWS: ClassVar = LOCAL | {Kind.SET, Kind.RESET, Kind.DISCARD, Kind.DEALLOCATE}
+    # what pools of drivers say before they lend a connection again; there is nothing to tidy, and that is all right
+    _TIDIES: ClassVar = frozenset((Kind.UNLISTEN, Kind.DEALLOCATE, Kind.DISCARD, Kind.CLOSE))
     _SETTINGS: ClassVar = frozenset((Kind.SET, Kind.RESET, Kind.DISCARD, Kind.DEALLOCATE))
 
     def __init__(
@@ -189,6 +191,8 @@ class Execution:
         session = self.session
         shape = session.services.shapes.find(self.text)
         session.note(shape, None)
+        if self.statement.kind in self._TIDIES:
+            return
         if self.statement.effects & (Effects.TEMP_TABLE | Effects.LISTEN | Effects.HOLD_CURSOR | Effects.ADVISORY_LOCK |
                                      Effects.SQL_PREPARE):  # fmt: skip
             raise ClientFault(

@@ -207,6 +207,8 @@ class _Unit:
                 await self._message(letter, body)
                 # after a Flush the client may wait for answers before it goes on
                 letter, body = await copying.next_message(session)
+                if letter == Frontend.QUERY:  # as good as a Sync (asyncpg: Parse, Describe, Flush, then COPY)
+                    break
             if self.shards.implicit:
                 await self.shards.commit()
         except Fault as fault:
@@ -215,6 +217,9 @@ class _Unit:
                 session.discarding = True
                 await self.shards.hand_back()
                 return
+        if letter == Frontend.QUERY:
+            await self._query(body[:-1])
+            return
         await self.shards.hand_back()
         self.sink.write(messages.ready_for_query(session.tx_status))
 

@@ -94,6 +94,7 @@ class Discovery:
         self._timer: asyncio.TimerHandle | None = None
         self._armed = float("inf")
         self._saving: asyncio.TimerHandle | None = None
+        self._saving_incarnation = False
         self.counters: dict[str, int] = {}
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -225,8 +226,10 @@ class Discovery:
         return self._core
 
     def _datagram(self, data: bytes, source: Address) -> None:
-        core, now = self._running(), self._clock.now()
+        core, now = self._core, self._clock.now()
         self._count("datagrams_received")
+        if core is None:  # `start` has the socket but goes on after others: whoever knows us of old speaks at once
+            return
         # On loopback every member has the same host, and only this host can be flooding.
         if not self._buckets.take(str(source) if source.is_loopback else source.host, now):
             self._refuse("rate", source, "too many datagrams")
@@ -296,7 +299,9 @@ class Discovery:
             log.info(line, change.node, change.before, change.after, change.reason)
             self._conflicts.pop(change.node, None)
             if change.node == core.swim.me.node:
-                self._spawn(asyncio.to_thread(self._saved.save_incarnation, core.swim.me.incarnation), "discovery save")
+                if not self._saving_incarnation:
+                    self._saving_incarnation = True
+                    self._spawn(self._save_incarnation(), "discovery save")
             elif self._saving is None:
                 self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY_S, self._save_peers)
         self._tell(change.node)
@@ -418,6 +423,16 @@ class Discovery:
             else:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, LONELY_LIMIT_S, settings.resolve_interval_s)
+
+    async def _save_incarnation(self) -> None:
+        """One writer at a time: two would share the temporary file, and the older number might be written last."""
+        core, saved = self._running(), -1
+        try:
+            while saved != core.swim.me.incarnation:
+                saved = core.swim.me.incarnation
+                await asyncio.to_thread(self._saved.save_incarnation, saved)
+        finally:
+            self._saving_incarnation = False
 
     def _save_peers(self) -> None:
         self._saving = None

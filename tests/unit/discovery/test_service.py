@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -19,6 +20,7 @@ from zeroconf import DNSOutgoing, DNSQuestion, DNSService
 
 from discovery import seeds
 from discovery.control import SystemClock
+from discovery.effects import MemberChanged
 from discovery.member import Address, Member, State
 from discovery.seal import Keyring
 from discovery.service import Discovery, MemberView
@@ -190,6 +192,33 @@ async def test_saved_peers_bring_a_restarted_member_back_without_seeds(nodes: No
     await wait_until(lambda: all_alive(a, again))
     assert again.discovery.me.incarnation > 1
     assert int((tmp_path / "incarnation").read_text()) >= 2
+
+
+async def test_a_datagram_that_comes_during_the_start_is_dropped(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop reads the socket before create_datagram_endpoint returns; a node that restarts is spoken to at once."""
+    loop = asyncio.get_running_loop()
+    create = loop.create_datagram_endpoint
+
+    async def eager(factory: Callable[[], asyncio.DatagramProtocol], **how: Any) -> object:
+        transport, protocol = await create(factory, **how)
+        protocol.datagram_received(b"early", ("127.0.0.1", 9))
+        return transport, protocol
+
+    monkeypatch.setattr(loop, "create_datagram_endpoint", eager)
+    a = await nodes.start("a")
+    assert a.discovery.counters == {"datagrams_received": 1}
+
+
+async def test_refutations_in_a_row_save_the_last_incarnation(
+    nodes: Nodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = await nodes.start("a", state_dir=tmp_path)
+    table = a.discovery._running().swim._table
+    for _ in range(5):
+        table.me = replace(table.me, incarnation=table.me.incarnation + 1)
+        a.discovery._perform([MemberChanged("a", State.ALIVE, State.ALIVE, "refuted")])
+    await wait_until(lambda: (tmp_path / "incarnation").read_text() == f"{table.me.incarnation}\n")
+    assert "state_not_saved" not in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"flock": "default", "peers": [5]}', '{"flock": "default"}'])

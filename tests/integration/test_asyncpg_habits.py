@@ -1,4 +1,4 @@
-"""What asyncpg says besides SQL: a Flush where others sync, and a handful of statements before it lends a connection."""
+"""What asyncpg says besides SQL: a Flush where others sync, and what its pools say before they lend a connection."""
 
 from __future__ import annotations
 

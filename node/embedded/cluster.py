@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +23,24 @@ HIGHEST_PORT = 65535
 
 class Stopped(Exception):
     """Somebody pressed Ctrl-C or sent SIGTERM."""
+
+
+@contextmanager
+def own_workspace(prefix: str = "pgmurmur-") -> Iterator[Workspace]:
+    """A workspace whose owner may be stopped at any time: SIGINT and SIGTERM become Stopped, once, inside the block.
+
+    They wait while the workspace is made and while it is tidied up: neither must be cut short.
+    """
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    stop_on_signals()
+    with Workspace(prefix) as workspace:
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            yield workspace
+        finally:
+            for name in signals:
+                signal.signal(name, signal.SIG_IGN)
 
 
 def stop_on_signals() -> None:
@@ -128,37 +147,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in (given.config, given.users):
         if not path.is_file():
             parser.error(f"{path} is not there")
-    stop_on_signals()
-    with Workspace() as workspace:
-        folder = (given.dir or workspace.folder("cluster")).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        flock = Flock(
-            workspace,
-            given.count,
-            config=given.config.resolve(),
-            users=given.users.resolve(),
-            folder=folder,
-            base_port=given.base_port,
-            flock=os.environ.get("PGMURMUR_FLOCK", "default"),
-        )
-        try:
-            flock.start()
-            for node in flock.nodes:
-                print(node.name, f"{node.host}:{node.port}", node.pid, node.gossip, node.http, sep="\t", flush=True)
-            flock.wait_all_alive()
-            print("ready", flush=True)
-            while all(node.running for node in flock.nodes):
-                time.sleep(0.5)
-            ended = [node.name for node in flock.nodes if not node.running]
-            print(f"pgmurmur: {', '.join(ended)} ended by itself; see {folder}", file=sys.stderr)
-            # The others stay: whoever kills one node on purpose wants to see how they take it.
-            while True:
-                signal.pause()
-        except Stopped:
-            return 0
-        except RuntimeError as error:
-            print(f"pgmurmur: {error}", file=sys.stderr)
-            return 1
+    try:
+        with own_workspace() as workspace:
+            return _serve(workspace, given)
+    except Stopped:
+        return 0
+
+
+def _serve(workspace: Workspace, given: argparse.Namespace) -> int:
+    folder = (given.dir or workspace.folder("cluster")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    flock = Flock(
+        workspace,
+        given.count,
+        config=given.config.resolve(),
+        users=given.users.resolve(),
+        folder=folder,
+        base_port=given.base_port,
+        flock=os.environ.get("PGMURMUR_FLOCK", "default"),
+    )
+    try:
+        flock.start()
+        for node in flock.nodes:
+            print(node.name, f"{node.host}:{node.port}", node.pid, node.gossip, node.http, sep="\t", flush=True)
+        flock.wait_all_alive()
+        print("ready", flush=True)
+        while all(node.running for node in flock.nodes):
+            time.sleep(0.5)
+        ended = [node.name for node in flock.nodes if not node.running]
+        print(f"pgmurmur: {', '.join(ended)} ended by itself; see {folder}", file=sys.stderr)
+        # The others stay: whoever kills one node on purpose wants to see how they take it.
+        while True:
+            signal.pause()
+    except RuntimeError as error:
+        print(f"pgmurmur: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

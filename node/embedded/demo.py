@@ -19,7 +19,7 @@ from typing import Any
 
 from node.embedded import load
 from node.embedded.binaries import find_program
-from node.embedded.cluster import GOSSIP_ABOVE_CLIENT, HTTP_ABOVE_CLIENT, Flock, Stopped, stop_on_signals
+from node.embedded.cluster import GOSSIP_ABOVE_CLIENT, HTTP_ABOVE_CLIENT, Flock, Stopped, own_workspace
 from node.embedded.nodes import NodeProcess
 from node.embedded.screen import Screen
 from node.embedded.server import Server
@@ -347,9 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     rollout = [str(given.rollout_command)] if given.rollout_command else [sys.executable, "-m", "node", "rollout"]
     screen = Screen()
-    stop_on_signals()
     try:
-        with Workspace(prefix="pgmurmur-demo-") as workspace:
+        with own_workspace("pgmurmur-demo-") as workspace:
             tour = Tour(workspace, screen, rollout)
             try:
                 tour.run()

@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ HOME = str(Path(node.__file__).resolve().parents[1])
 
 
 @contextmanager
-def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(module: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """The module as the script starts it; killed when the test forgets to end it."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module, *arguments],
@@ -30,7 +31,7 @@ def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         # A flock of its own: another one on this machine, called default, would be found by multicast.
-        env={**os.environ, "PYTHONPATH": HOME, "PGMURMUR_FLOCK": f"scripts-{secrets.token_hex(4)}"},
+        env={**os.environ, "PYTHONPATH": HOME, "PGMURMUR_FLOCK": f"scripts-{secrets.token_hex(4)}", **environment},
     )
     try:
         yield process
@@ -103,16 +104,32 @@ def test_the_demo_keeps_every_promise() -> None:
     assert "lie between them" in said
 
 
-def test_the_demo_interrupted_at_any_time_leaves_nothing() -> None:
-    with running("node.embedded.demo") as demo:
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """The names of UNIX sockets must fit into 100 bytes, and PostgreSQL's account must get there."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="pgm-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize(
+    ("moment", "how"),
+    [
+        ("Two PostgreSQL servers", signal.SIGINT),
+        ("pgdog.toml", signal.SIGINT),
+        ("three processes start", signal.SIGTERM),
+        ("scripts/rollout", signal.SIGINT),
+    ],
+)
+def test_the_demo_interrupted_at_any_time_leaves_nothing(moment: str, how: signal.Signals, short_folder: Path) -> None:
+    with running("node.embedded.demo", TMPDIR=str(short_folder)) as demo:
         assert demo.stdout is not None
-        folder = None
-        for line in demo.stdout:
-            if "pgdog.toml" in line:
-                folder = Path(line.split()[0]).parents[1]
-                break
-        assert folder is not None
-        assert folder.is_dir()
-        demo.send_signal(signal.SIGINT)
-        demo.communicate(timeout=60)
-    assert not folder.exists()
+        assert any(moment in line for line in demo.stdout)
+        assert list(short_folder.iterdir()) != []
+        demo.send_signal(how)
+        said, _ = demo.communicate(timeout=60)
+        assert demo.returncode == 130, said
+        assert "Traceback" not in said
+    assert list(short_folder.iterdir()) == []
+    listed = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True).stdout
+    assert [line for line in listed.splitlines() if str(short_folder) in line] == []

@@ -80,7 +80,8 @@ def test_a_server_that_restarts_under_load_is_only_an_interruption(own_server: S
 
 def test_terminated_backends_are_replaced(shards: list[Database], node_factory: Nodes) -> None:
     node = one_server(shards, node_factory)
-    kill = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{shards[0].name}' AND pid <> pg_backend_pid()"
+    ours = f"FROM pg_stat_activity WHERE datname = '{shards[0].name}'"
+    kill = f"SELECT pg_terminate_backend(pid) {ours} AND pid <> pg_backend_pid()"
     with connect(node) as idle:
         idle.execute("SELECT 1")
         shards[0].server.sql(kill, "postgres")  # between two statements: nobody notices
@@ -89,7 +90,7 @@ def test_terminated_backends_are_replaced(shards: list[Database], node_factory: 
             thread = threading.Thread(target=lambda: seen.append(error_of(busy, "SELECT pg_sleep(30)")))
             seen: list[str | None] = []
             thread.start()
-            running = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{shards[0].name}' AND query LIKE '%pg_sleep(30)' AND state = 'active'"
+            running = f"SELECT count(*) {ours} AND query LIKE '%pg_sleep(30)' AND state = 'active'"
             wait_until(lambda: shards[0].server.sql(running, "postgres") == [("1",)], "it runs")
             shards[0].server.sql(kill, "postgres")
             thread.join()

@@ -46,7 +46,7 @@ from node.flock import Flock, FlockOptions, Proxy, is_loopback, read_keys, serve
 from node.gather.two_phase import DecisionLog
 from node.http.listeners import Listeners
 from node.janitor import Janitor
-from node.layout import forget, load_layout
+from node.layout import forget, load_layout, read_catalog
 from node.log import configure_logging
 from node.options import (
     NodeOptions,
@@ -217,6 +217,7 @@ class App:
         self.services.decisions = self.decisions
         self.services.resolve_later = self.resolver.later
         self.services.load_layout = load_layout
+        self.services.read_catalog = read_catalog
         self.services.schema_changed = self.schema_changed
         self.welcome = Welcome(self.services, self.databases, self.node, self.clock, self.spawn)
         self.welcome.accepting = False

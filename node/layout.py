@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from node.database import Database, Layout
 from node.errors import ServerFault
@@ -11,13 +12,15 @@ from node.pool.checkout import checkout
 from node.pool.pool import Pool
 from node.routing.catalog import CATALOG_QUERIES, Catalog
 from node.routing.hints import search_path_names
-from node.server.conversation import Conversation
+from node.server.conversation import Conversation, Result
 
 log = logging.getLogger("pgmurmur.catalog")
 
 CATALOG_TIMEOUT_S = 30.0
 
 _Rows = dict[str, list[list[str | None]]]
+# what one shard knows; whether it allows prepared transactions; its search_path
+_Known = tuple[_Rows, bool, tuple[str, ...]]
 
 
 async def load_layout(database: Database, *, again: bool = False) -> None:
@@ -53,10 +56,11 @@ async def _load(database: Database, layout: Layout) -> None:
     known = [answer for answer in answers if not isinstance(answer, BaseException)]
     read = [rows for rows, _, _ in known]
     two_phase = all(allowed for _, allowed, _ in known)
-    differing = sorted({table for rows in read[1:] for table in _differing(read[0], rows)})
+    # Thousands of functions, once per shard: beside the event loop, or every client would stand still meanwhile.
+    differing, catalog = await asyncio.to_thread(_compared, read, known[0][2])
     if differing:
         log.warning("schemas_differ database=%s tables=%s", database.name, ",".join(differing[:10]))
-    layout.catalog = Catalog.from_rows(_common(read), known[0][2])
+    layout.catalog = catalog
     if not two_phase and not layout.two_phase_told:
         layout.two_phase_told = True
         log.warning(
@@ -67,22 +71,41 @@ async def _load(database: Database, layout: Layout) -> None:
     layout.loaded = layout.generation == generation
 
 
-async def _ask(pool: Pool) -> tuple[_Rows, bool, tuple[str, ...]]:
-    """What one shard knows; whether it allows prepared transactions; its search_path."""
+async def _ask(pool: Pool) -> _Known:
     server = await checkout(pool)
     talk = Conversation(server)
     try:
-        settings = "SELECT current_setting('max_prepared_transactions'), current_setting('search_path'), current_user"
-        results = await talk.query("; ".join((*CATALOG_QUERIES.values(), settings)), CATALOG_TIMEOUT_S)
+        return await _read(talk)
     finally:
         talk.end()
         pool.release(server)
-    rows = {
+
+
+async def read_catalog(talks: Sequence[Conversation]) -> Catalog:
+    """As the transaction sees it that these conversations with all shards belong to. Raises ServerFault."""
+    known = [await _read(talk) for talk in talks]
+    return Catalog.from_rows(_common([rows for rows, _, _ in known]), known[0][2])
+
+
+async def _read(talk: Conversation) -> _Known:
+    settings = "SELECT current_setting('max_prepared_transactions'), current_setting('search_path'), current_user"
+    results = await talk.query("; ".join((*CATALOG_QUERIES.values(), settings)), CATALOG_TIMEOUT_S)
+    rows = await asyncio.to_thread(_decoded, results)
+    allowed, listed, user = (str(value, "utf-8") for value in results[-1].rows[0] if value is not None)
+    return rows, allowed != "0", tuple(user if name == "$user" else name for name in search_path_names(listed))
+
+
+def _decoded(results: Sequence[Result]) -> _Rows:
+    return {
         name: [[None if v is None else v.decode("utf-8", "replace") for v in row] for row in result.rows]
         for name, result in zip(CATALOG_QUERIES, results, strict=False)
     }
-    allowed, listed, user = (str(value, "utf-8") for value in results[-1].rows[0] if value is not None)
-    return rows, allowed != "0", tuple(user if name == "$user" else name for name in search_path_names(listed))
+
+
+def _compared(read: list[_Rows], path: tuple[str, ...]) -> tuple[list[str], Catalog]:
+    """The tables whose columns differ between shards; what all shards agree on."""
+    differing = sorted({table for rows in read[1:] for table in _differing(read[0], rows)})
+    return differing, Catalog.from_rows(_common(read), path)
 
 
 def _differing(ours: _Rows, theirs: _Rows) -> set[str]:
@@ -140,4 +163,4 @@ def forget(database: Database) -> None:
     database.layout.forget()
 
 
-__all__ = ["ServerFault", "forget", "load_layout"]
+__all__ = ["ServerFault", "forget", "load_layout", "read_catalog"]

@@ -206,12 +206,15 @@ class Execution:
 
     async def _planned(self, sink: Sink, description: bool) -> str:
         statement, session = self.statement, self.session
+        database = session.database
         if statement.kind is Kind.EXPLAIN and statement.inner is not None:
             return await self._explain(sink, description)
         if statement.kind is Kind.LOCK and not self.shards.in_block and not self.shards.implicit:
             raise _only_in_blocks("LOCK TABLE")
         if statement.kind in (Kind.FETCH, Kind.CLOSE):
             return await self._cursor(sink, description)
+        if session.changed_schema and session.catalog is None and len(self.shards.talks) == len(database.balancers):
+            session.catalog = await session.services.read_catalog(list(self.shards.talks.values()))
         outcome = self._plan(statement)
         if statement.kind is Kind.DECLARE and statement.name is not None and len(outcome.shards) == 1:
             session.cursors[statement.name] = outcome.shards[0]
@@ -233,13 +236,14 @@ class Execution:
         else:
             tag = await self._on_shards(outcome, program, sink, description)
         if statement.kind is Kind.DDL or (statement.kind is Kind.SELECT and outcome.road is Road.DDL):
-            # known again when it is committed, and in this transaction from now on
+            # others learn of it when it is committed, this transaction at its next statement
             session.changed_schema = True
-            session.services.schema_changed(session.database)
+            session.catalog = None
+            if not self.shards.in_block and not self.shards.implicit:
+                session.changed_schema = False
+                session.services.schema_changed(session.database)
         if self.shards.implicit and not self._in_batch:
             await self.shards.commit()
-        elif session.changed_schema and not self.shards.in_block and not self.shards.implicit:
-            session.changed_schema = False
         return tag
 
     def _configures(self) -> bool:
@@ -281,7 +285,9 @@ class Execution:
         values = Values(
             self.lexed, bind.parameters, bind.parameter_formats, self.types, start=self.ordinal, part=statement.part
         )
-        outcome = plan(statement, values, self.hints, database.topology, database.layout.catalog)
+        outcome = plan(
+            statement, values, self.hints, database.topology, self.session.catalog or database.layout.catalog
+        )
         if isinstance(outcome, Refusal):
             raise outcome.fault
         if not isinstance(outcome, Plan):

@@ -5,7 +5,7 @@ Sessions never see the application; this is all they get.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from node.client.shape import Shapes
     from node.database import Database
     from node.gather.two_phase import DecisionLog
+    from node.routing.catalog import Catalog
+    from node.server.conversation import Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Services:
         self.node = node
         self.decisions: DecisionLog | None = None  # of two-phase commits
         self.load_layout: Callable[[Database], Awaitable[None]] = _no_layout
+        self.read_catalog: Callable[[Sequence[Conversation]], Awaitable[Catalog]] = _no_layout
         self.schema_changed: Callable[[Database], None] = lambda database: None
         # parts of a committed transaction (or of one to be rolled back: key None) that did not hear of it yet
         self.resolve_later: Callable[[Database, dict[int, str], tuple[int, int] | None], None] = lambda d, g, k: None
@@ -112,5 +115,5 @@ class Services:
         self._fed[session.id] = call
 
 
-async def _no_layout(database: Database) -> None:
+async def _no_layout(of: object) -> Any:
     raise NotImplementedError

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from node.database import Database
     from node.pool.core import Waiter
     from node.pool.pool import Pool
+    from node.routing.catalog import Catalog
 
 log = logging.getLogger("pgmurmur.client")
 
@@ -153,6 +154,7 @@ class Session:
         self.cursors: dict[str, int] = {}  # the shards they were declared on
         self.portals: dict[bytes, Portal] = {}  # that the slow gear holds between two units of a transaction
         self.changed_schema = False
+        self.catalog: Catalog | None = None  # what that transaction made of it
         self.hints = NO_HINTS  # SET pgdog.shard and its kin, startup parameters
         self.unit_role = Role.PRIMARY
         self.stop_at = 0  # end of the unit that may be forwarded; 0: everything may
@@ -655,6 +657,7 @@ class Session:
             self.portals.clear()
         if self.changed_schema:
             self.changed_schema = False
+            self.catalog = None
             self.services.schema_changed(self.database)
         self.tx_failed = False
 

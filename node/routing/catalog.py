@@ -16,7 +16,9 @@ SELECT n.nspname, c.relname, c.relkind, a.attname, a.atttypid, a.atttypmod,
                 OR (k.collprovider = 'd' AND (SELECT d.datcollate IN ('C', 'POSIX') FROM pg_catalog.pg_database d
                                               WHERE d.datname = pg_catalog.current_database())), true),
        coalesce(NOT k.collisdeterministic, false),
-       coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid), ''), a.attidentity <> '', a.attgenerated <> '', a.attnotnull
+       -- without the relation: that would wait for whoever alters the table
+       CASE WHEN a.attgenerated = '' THEN coalesce(pg_catalog.pg_get_expr(f.adbin, 0), '') ELSE '' END,
+       a.attidentity <> '', a.attgenerated <> '', a.attnotnull
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -28,9 +28,15 @@ class Oracle:
         for database in self.databases:
             database.run(cases.RESTORE)
 
-    def tidy(self) -> None:
+    def end(self) -> None:
         for client in (self.node, self.plain):
-            for sql in ("ROLLBACK", "RESET ALL", *cases.DROP):
+            client.ask("ROLLBACK")
+            client.run("DISCARD ALL")
+
+    def tidy(self) -> None:
+        self.end()
+        for client in (self.node, self.plain):
+            for sql in cases.DROP:
                 client.ask(sql)
 
     def check(self, script: str, mode: str, *, ordered: bool, refused: bool) -> None:
@@ -107,8 +113,10 @@ def test_writes_and_transactions(oracle: Oracle) -> None:
             oracle.check(script, mode, ordered=ordered, refused=refused)
             if not refused:
                 oracle.check_contents(script)
-            if "CREATE" in script or "ALTER" in script or "SET" in script:
+            if "CREATE" in script or "ALTER" in script:
                 oracle.tidy()
+            else:
+                oracle.end()
 
 
 def test_several_statements_in_one_query(oracle: Oracle) -> None:

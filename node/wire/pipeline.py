@@ -377,7 +377,7 @@ class Pipeline:
                 self.owners[slot] = None
                 self.head += 1
             elif letter == 67 or letter == 73 or letter == 115:  # C, I, s: an Execute, or a part of a Query
-                if letter == 67 and length >= 8:
+                if letter == 67 and length >= 8 and end <= n:
                     self.tag = _number(p, pos + 5)
                     if end <= n:
                         self.count_rows(data, pos + 5, end - 1)

@@ -129,9 +129,7 @@ async def connect(
 
 
 def unreachable(target: Target, reason: str) -> ServerFault:
-    return ServerFault(
-        f'could not connect to server "{target.address}": {reason}', sqlstate="08001", severity="FATAL"
-    )
+    return ServerFault(f'could not connect to server "{target.address}": {reason}', sqlstate="08001", severity="FATAL")
 
 
 def server_fault(body: bytes) -> ServerFault:

@@ -56,9 +56,7 @@ class SimpleClient:
     def closed(self) -> bool:
         return self._wire.lost is not None or self._wire.transport.is_closing()
 
-    async def query(
-        self, sql: str | bytes, *, timeout_s: float, limit_bytes: int = RESULT_LIMIT_BYTES
-    ) -> list[Result]:
+    async def query(self, sql: str | bytes, *, timeout_s: float, limit_bytes: int = RESULT_LIMIT_BYTES) -> list[Result]:
         """One Result per statement. Raises ServerFault: the server's own error, 08006, or 53400 over `limit_bytes`.
 
         After the server's own error the connection is usable; after everything else, cancellation too, it is closed.
@@ -111,9 +109,7 @@ class SimpleClient:
             letter, body = await wire.message()
             received += len(body)
             if received > limit_bytes:
-                raise ServerFault(
-                    f"result is larger than {limit_bytes} bytes", sqlstate="53400", severity="FATAL"
-                )
+                raise ServerFault(f"result is larger than {limit_bytes} bytes", sqlstate="53400", severity="FATAL")
             if letter == Backend.DATA_ROW:
                 current.rows.append(messages.parse_data_row(body))
             elif letter == Backend.ROW_DESCRIPTION:

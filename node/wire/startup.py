@@ -135,9 +135,7 @@ def _startup(minor: int, body: bytes) -> Startup:
     named = _pairs(body)
     user = named.pop(b"user", b"")
     if not user:
-        raise ClientFault(
-            "no PostgreSQL user name specified in startup packet", sqlstate="28000", severity="FATAL"
-        )
+        raise ClientFault("no PostgreSQL user name specified in startup packet", sqlstate="28000", severity="FATAL")
     database = named.pop(b"database", b"") or user
     replication = named.pop(b"replication", b"")
     settings = parse_options(named.pop(b"options", b""))

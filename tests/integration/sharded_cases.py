@@ -31,7 +31,12 @@ SHARDED = [
     ("u", "key", "uuid", ""),
     ("Odd Name", "Key Col", "bigint", ""),
     ("l", "region", "varchar", 'mapping = [{values = ["eu", "de"], shard = 0}, {values = ["us"], shard = 1}]'),
-    ("rg", "n", "bigint", "mapping = [{start = 0, end = 100, shard = 0}, {start = 100, end = 200, shard = 1}, {shard = 0}]"),
+    (
+        "rg",
+        "n",
+        "bigint",
+        "mapping = [{start = 0, end = 100, shard = 0}, {start = 100, end = 200, shard = 1}, {shard = 0}]",
+    ),
     ("d", "id", "bigint", ""),
     ("nk", "id", "bigint", ""),
     ("t2", "id", "bigint", 'schema = "other"'),
@@ -58,7 +63,8 @@ _KEPT = {name: f'"kept {name.strip(chr(34))}"' for name in CONTENTS}
 _COLUMNS = {"d": "id, made, word"}
 SAVE = "; ".join(f"CREATE TABLE {kept} AS SELECT {_COLUMNS.get(name, '*')} FROM {name}" for name, kept in _KEPT.items())
 RESTORE = f"TRUNCATE {', '.join(CONTENTS)}; " + "; ".join(
-    f"INSERT INTO {name} {'(id, made, word) ' if name == 'd' else ''}SELECT * FROM {kept}" for name, kept in _KEPT.items()
+    f"INSERT INTO {name} {'(id, made, word) ' if name == 'd' else ''}SELECT * FROM {kept}"
+    for name, kept in _KEPT.items()
 )
 
 READS = r"""

@@ -47,7 +47,7 @@ def address(conninfo_text: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# --- psycopg 3 -----------------------------------------------------------------------------------------------------------
+# --- psycopg 3 --------------------------------------------------------------------------------------------------------
 
 
 def psycopg_tour(where: str) -> list[Any]:
@@ -147,7 +147,7 @@ def test_psycopg_server_cursors_and_notifications(shards: list[Database], plain:
     same(work, node, plain)
 
 
-# --- psycopg 2 -----------------------------------------------------------------------------------------------------------
+# --- psycopg 2 --------------------------------------------------------------------------------------------------------
 
 
 def psycopg2_tour(where: str) -> list[Any]:
@@ -179,7 +179,7 @@ def test_psycopg2(node: NodeProcess, plain: Database) -> None:
     same(psycopg2_tour, node, plain)
 
 
-# --- asyncpg -------------------------------------------------------------------------------------------------------------
+# --- asyncpg ----------------------------------------------------------------------------------------------------------
 
 
 async def asyncpg_tour(where: str) -> list[Any]:
@@ -234,7 +234,7 @@ def test_asyncpg_cursors(shards: list[Database], plain: Database, node_factory: 
     same(lambda where: asyncio.run(work(where)), node, plain)
 
 
-# --- programs ------------------------------------------------------------------------------------------------------------
+# --- programs ---------------------------------------------------------------------------------------------------------
 
 
 def program(name: str) -> str:
@@ -333,7 +333,8 @@ const { Client } = require('pg');
   await client.query('BEGIN');
   await client.query('DELETE FROM birds WHERE id < 10');
   await client.query('ROLLBACK');
-  seen.push((await Promise.all([1, 2, 3].map(n => client.query('SELECT count(*) FROM birds WHERE id = $1', [n])))).map(r => r.rows));
+  const counted = 'SELECT count(*) FROM birds WHERE id = $1';
+  seen.push((await Promise.all([1, 2, 3].map(n => client.query(counted, [n])))).map(r => r.rows));
   await client.end();
   console.log(JSON.stringify(seen));
 })().catch(error => { console.error(error); process.exit(1); });

@@ -56,9 +56,7 @@ def prepared(workspace: Workspace, name: str, *, folder: Path | None, tls: tuple
     hba = workspace.path / f"{name}.hba"
     hba.write_text(HBA.format(tls="hostnossl all in_tls all reject" if tls else ""))
     hba.chmod(0o644)
-    server = Server(
-        workspace, name, binaries=find_binaries(folder), tls=tls, settings={"hba_file": f"'{hba}'"}
-    ).start()
+    server = Server(workspace, name, binaries=find_binaries(folder), tls=tls, settings={"hba_file": f"'{hba}'"}).start()
     for role, password in ROLES.items():
         encryption = "md5" if role == "by_md5" else "scram-sha-256"
         clause = f"PASSWORD '{password}'" if password else ""
@@ -476,9 +474,7 @@ async def test_nobody_listening_is_an_error_with_the_address() -> None:
     assert fault.sqlstate == "08001"
     assert fault.message == f'could not connect to server "127.0.0.1:{port}": connection refused'
     fault = await fault_of(attempt(Target("/nonexistent", port, "d", "u")))
-    assert fault.message == (
-        f'could not connect to server "/nonexistent/.s.PGSQL.{port}": no such file or directory'
-    )
+    assert fault.message == (f'could not connect to server "/nonexistent/.s.PGSQL.{port}": no such file or directory')
     fault = await fault_of(attempt(Target("no.such.name.invalid", port, "d", "u")))
     assert (fault.sqlstate, "could not translate host name" in fault.message) == ("08001", True)
 

@@ -334,9 +334,7 @@ def test_after_the_end_nothing_happens_any_more() -> None:
 
 def test_success_is_followed_by_parameters_key_and_ready() -> None:
     said = login_success_messages({b"server_version": b"18.0"}, 7, b"longer secret")
-    assert said == (
-        b"S\0\0\0\x18server_version\x0018.0\0" + b"K\0\0\0\x15\0\0\0\7longer secret" + b"Z\0\0\0\5I"
-    )
+    assert said == (b"S\0\0\0\x18server_version\x0018.0\0" + b"K\0\0\0\x15\0\0\0\7longer secret" + b"Z\0\0\0\5I")
 
 
 def test_mutated_conversations_end_in_an_acceptance_or_a_declared_fault() -> None:

@@ -39,9 +39,7 @@ CACHE = KeyCache()
 
 
 def server(*keys: Keys, binding: bytes | None = None) -> ScramServer:
-    return ScramServer(
-        USER, lambda: keys or (PENCIL,), salt=SALT, iterations=4096, nonce=SERVER_NONCE, binding=binding
-    )
+    return ScramServer(USER, lambda: keys or (PENCIL,), salt=SALT, iterations=4096, nonce=SERVER_NONCE, binding=binding)
 
 
 def client(

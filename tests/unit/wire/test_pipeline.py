@@ -101,7 +101,20 @@ def test_a_reply_too_many_breaks_the_connection(name: str) -> None:
     script, replies, _ = SCRIPTS[name]
     if replies[-6:-5] != b"Z":
         pytest.skip("the server is still in the middle of it")
-    for extra in (Z, P1, B2, C3, ROW, TAG, DESCRIPTION, NO_DATA, COPY_IN, b"?\0\0\0\4", b"T\0\0\0\3", b"S\xff\xff\xff\xff"):
+    for extra in (
+        Z,
+        P1,
+        B2,
+        C3,
+        ROW,
+        TAG,
+        DESCRIPTION,
+        NO_DATA,
+        COPY_IN,
+        b"?\0\0\0\4",
+        b"T\0\0\0\3",
+        b"S\xff\xff\xff\xff",
+    ):
         pipeline = Pipeline()
         forward(pipeline, script)
         walk(pipeline, replies)
@@ -237,7 +250,7 @@ def test_garbage_never_does_more_than_break_it() -> None:
         assert 0 <= pipeline.done <= pipeline.sent
 
 
-# --- a model -----------------------------------------------------------------------------------------------------------
+# --- a model ----------------------------------------------------------------------------------------------------------
 
 
 class Server:
@@ -312,7 +325,7 @@ def test_any_pipeline_agrees_with_the_model(steps: list[tuple[str, int]], size: 
     assert pipeline.idle()
 
 
-# --- the client's side ---------------------------------------------------------------------------------------------------
+# --- the client's side ------------------------------------------------------------------------------------------------
 
 STREAM = [
     m.query("SELECT 1"), m.parse(b"s", b"SELECT $1"), m.bind(b"", b"s", (), (b"x" * 300,)), m.execute(), m.SYNC, m.FLUSH,

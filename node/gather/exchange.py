@@ -294,6 +294,7 @@ async def copy_out(talks: Sequence[Conversation], sql: bytes, sink: Sink, *, fir
     (PostgreSQL, COPY, "File Formats"); the stream has each once.
     """
     rows = 0
+    held = b""  # the binary header: drivers expect it in one piece with what follows
     chosen = talks[:1] if first_only else talks
     for n, talk in enumerate(chosen):
         talk.server.pipeline.owe_query(talk)
@@ -319,8 +320,11 @@ async def copy_out(talks: Sequence[Conversation], sql: bytes, sink: Sink, *, fir
                         continue
                 if binary and not last and body[-2:] == BINARY_TRAILER and len(body) in (2, BINARY_HEADER_BYTES + 2):
                     body = body[:-2]
-                if body:
-                    sink.write(messages.copy_data(body))
+                if binary and n == 0 and len(body) == BINARY_HEADER_BYTES:
+                    held = body
+                elif body:
+                    sink.write(messages.copy_data(held + body))
+                    held = b""
                 await sink.ready()
             elif letter == Backend.COMMAND_COMPLETE:
                 rows += int(body[:-1].decode().rpartition(" ")[2])

@@ -94,6 +94,7 @@ class Discovery:
         self._timer: asyncio.TimerHandle | None = None
         self._armed = float("inf")
         self._saving: asyncio.TimerHandle | None = None
+        self._peers_saved = False
         self._saving_incarnation = False
         self.counters: dict[str, int] = {}
 
@@ -303,7 +304,9 @@ class Discovery:
                     self._saving_incarnation = True
                     self._spawn(self._save_incarnation(), "discovery save")
             elif self._saving is None:
-                self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY_S, self._save_peers)
+                # The first peer is saved at once: without a seed a node that dies young finds back by it alone.
+                delay = SAVE_DELAY_S if self._peers_saved else 0.0
+                self._saving = asyncio.get_running_loop().call_later(delay, self._save_peers)
         self._tell(change.node)
 
     def _tell(self, node: str) -> None:
@@ -436,6 +439,7 @@ class Discovery:
 
     def _save_peers(self) -> None:
         self._saving = None
+        self._peers_saved = True
         rows = self._running().swim.rows.values()
         self._saved.save(row.member.gossip for row in rows if row.state is not State.LEFT)
 

@@ -23,7 +23,7 @@ from discovery.control import SystemClock
 from discovery.effects import MemberChanged
 from discovery.member import Address, Member, State
 from discovery.seal import Keyring
-from discovery.service import Discovery, MemberView
+from discovery.service import SAVE_DELAY_S, Discovery, MemberView
 from discovery.settings import LOCAL, DiscoverySettings
 from discovery.sockets import advertised_host, bind_pair, bound_address
 
@@ -219,6 +219,14 @@ async def test_refutations_in_a_row_save_the_last_incarnation(
         a.discovery._perform([MemberChanged("a", State.ALIVE, State.ALIVE, "refuted")])
     await wait_until(lambda: (tmp_path / "incarnation").read_text() == f"{table.me.incarnation}\n")
     assert "state_not_saved" not in caplog.text
+
+
+async def test_the_first_peer_is_saved_at_once(nodes: Nodes, tmp_path: Path) -> None:
+    """A node that was killed a second after it had met the others came back alone, for it was everybody's seed."""
+    a = await nodes.start("a", state_dir=tmp_path)
+    b = await nodes.start("b", a)
+    await wait_until((tmp_path / "peers.json").exists, SAVE_DELAY_S / 2)
+    assert json.loads((tmp_path / "peers.json").read_text())["peers"] == [str(b.gossip)]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"flock": "default", "peers": [5]}', '{"flock": "default"}'])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import random
 from dataclasses import dataclass
 
 import pytest
 from fakes.fake_client import FakeClient
-from integration.harness import PASSWORD, USER, Database, Nodes, config_toml, users_toml
+from integration.harness import PASSWORD, USER, Database, Nodes, config_toml, raw, users_toml
 from integration.session_cases import CASES, ENDED, SETUP, SILENCE, hold
+from wire.test_byte_soup import good_stream, mutated, tearing
 
 
 @dataclass
@@ -81,3 +83,21 @@ async def test_a_conversation_torn_into_bytes_is_the_same(shards: list[Database]
         assert await torn.hold(name, tear=1) == await whole.hold(name), name
     await whole.close()
     await torn.close()
+
+
+async def test_byte_soup_disturbs_nobody(shards: list[Database], node_factory: Nodes) -> None:
+    """A few of the streams of tests/wire/test_byte_soup.py, against real servers; the house must be tidy afterwards."""
+    node = node_factory(config_toml(shards[:1]), users_toml(pool_size=2))
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    victim = await raw(node)
+    for _ in range(300):
+        data = mutated(dice, good_stream(dice))
+        client = await raw(node)
+        for chunk in tearing(dice, data):
+            client.send(chunk)
+        assert (await victim.query("SELECT 'victim'")).rows == [(b"victim",)], data
+        assert (await victim.extended("SELECT $1::text", b"x")).rows == [(b"x",)], data
+        await client.abort()
+    await victim.close()

@@ -1,0 +1,204 @@
+"""Sessions on a stage without sockets, loop or clock: real sessions, a pool that is a list, model servers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Coroutine
+from random import Random
+from typing import Any, cast
+
+from fakes.model_server import ModelServer
+
+from node.auth.verifier import Account, AuthType
+from node.client.parameters import NONE
+from node.client.prepared import PreparedStatements
+from node.client.services import Limits, Services
+from node.client.session import READY, SLOW, Session
+from node.client.shape import Shapes
+from node.database import Database, Layout
+from node.errors import ServerFault
+from node.gate import Gate
+from node.pool.balancer import Balancer
+from node.pool.core import Borrower, Waiter
+from node.pool.pool import Pool
+from node.routing.catalog import Catalog
+from node.routing.topology import Topology
+from node.server.connection import Lost, ServerConnection
+from node.stats.counters import PoolCounters
+
+
+class Heard(bytearray):
+    """What a client has been sent, and whether it was closed."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class StagePool:
+    """Lends `size` model servers; one that is not clean when it comes back is replaced by a new one."""
+
+    def __init__(self, stage: Stage, size: int) -> None:
+        self.id = 1
+        self.closed = False
+        self.counters = PoolCounters()
+        self.stage = stage
+        self.idle = [self.fresh() for _ in range(size)]
+        self.waiters: deque[Waiter] = deque()
+        self.core = self
+        self.out_of_sync: list[ServerConnection] = []
+
+    def fresh(self) -> ServerConnection:
+        server = ServerConnection(0, cast(Pool, self), NONE, 0.0)
+        model = ModelServer(
+            lambda data: self.stage.said.append((server, data)), lambda: self.stage.ended.append(server)
+        )
+        server.write = model.hear
+        server.close_transport = lambda: self.stage.ended.append(server)
+        return server
+
+    def acquire(self) -> ServerConnection | None:
+        return self.idle.pop() if self.idle and not self.waiters else None
+
+    def wait(self, borrower: Borrower) -> Waiter:
+        self.waiters.append(Waiter(borrower, 0.0))
+        return self.waiters[-1]
+
+    def forget(self, waiter: Waiter) -> None:
+        waiter.gone = True
+
+    def release(self, server: ServerConnection) -> None:
+        server.owner = None
+        if server.pipeline.broken:
+            self.out_of_sync.append(server)
+        if not server.reusable or server.dirty:
+            server.gone, server.closed_why = True, server.closed_why or Lost.UNCLEAN
+            server = self.fresh()
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.gone:
+                waiter.borrower.granted(server)
+                return
+        self.idle.append(server)
+
+    def take_back(self, server: ServerConnection, now: float) -> None:
+        self.release(server)
+
+    def lost(self, server: ServerConnection) -> None:
+        if server.pipeline.broken:
+            self.out_of_sync.append(server)
+        if server not in self.idle:
+            self.idle.append(self.fresh())
+
+    def removed(self, server: ServerConnection) -> None:
+        if server in self.idle:
+            self.idle.remove(server)
+
+    def doubt_statements(self) -> None:
+        return None
+
+
+class StageSlow:
+    """Settings are not followed here: only the road into the slow gear and back."""
+
+    async def replay(self, session: Session) -> None:
+        self._back(session)
+
+    async def ask(self, session: Session) -> None:
+        session.must_ask = False
+        session.unlink()
+        session.leave()
+        self._back(session)
+
+    async def unit(self, session: Session) -> None:
+        raise AssertionError("one shard needs no exchange")
+
+    def _back(self, session: Session) -> None:
+        session.services.slow_finished(session)
+        if session.state == SLOW:
+            session.state = READY
+            session.resume_client()
+            session.advance()
+
+
+class _Task:
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        self.work: Coroutine[Any, Any, None] | None = work
+
+    def cancel(self) -> None:
+        if self.work is not None:
+            self.work.close()
+            self.work = None
+
+
+class Stage:
+    """One database of one shard. `settle` lets everything happen that was set going."""
+
+    def __init__(self, servers: int = 1, *, limits: Limits | None = None, prepared_limit: int = 1 << 62) -> None:
+        self.said: list[tuple[ServerConnection, bytes]] = []
+        self.ended: list[ServerConnection] = []
+        self._tasks: list[_Task] = []
+        self.now = 0.0
+        self.pool = StagePool(self, servers)
+        balancer = Balancer(cast(Pool, self.pool), [], strategy="random", split="include_primary", random=Random(0))
+        self.database = Database(
+            name="stage", user="me", epoch=0, mode="transaction", balancers=(balancer,), topology=Topology("stage", 1),
+            gate=Gate("stage"), layout=Layout(Catalog.EMPTY, loaded=True), prepared_limit=prepared_limit,
+        )  # fmt: skip
+        self.services = Services(
+            clock=lambda: self.now, spawn=self._spawn, shapes=Shapes(1000), prepared=PreparedStatements(100),
+            database=lambda user, name: self.database, slow=StageSlow(), limits=limits or Limits(message_bytes=1 << 20),
+            node="stage",
+        )  # fmt: skip
+        self._numbered = 0
+
+    def _spawn(self, work: Awaitable[None]) -> _Task:
+        task = _Task(cast("Coroutine[Any, Any, None]", work))
+        self._tasks.append(task)
+        return task
+
+    def client(self) -> tuple[Session, Heard]:
+        self._numbered += 1
+        heard = Heard()
+        session = Session(
+            self._numbered, self.services, Account("me", AuthType.TRUST, ()), self.database, write=heard.extend,
+            close=heard.close, pause_reading=lambda: None, resume_reading=lambda: None, address=("stage", 0), now=0.0,
+        )  # fmt: skip
+        return session, heard
+
+    def settle(self) -> None:
+        while self.said or self.ended or self._tasks:
+            if self.said:
+                self._deliver(*self.said.pop(0))
+            elif self._tasks:
+                task = self._tasks.pop(0)
+                if task.work is not None:
+                    work, task.work = task.work, None
+                    try:
+                        work.send(None)
+                    except StopIteration:
+                        continue
+                    raise AssertionError("it was to end at once")
+            else:
+                server = self.ended.pop(0)
+                server.lost(
+                    ServerFault("server closed the connection unexpectedly", sqlstate="08006", severity="FATAL")
+                )
+
+    def _deliver(self, server: ServerConnection, data: bytes) -> None:
+        """As server/protocol.py does."""
+        at = 0
+        while server.closed_why is None:
+            owner = server.owner
+            if owner is None:
+                server.unsolicited(data[at:])
+                return
+            out = server.pipeline.replies(data, at)
+            at = server.pipeline.stopped_at
+            server.learn()
+            owner.from_server(server, out)
+            if server.pipeline.broken and server.closed_why is None:
+                server.lost(server.out_of_sync())
+            if not at:
+                return

@@ -89,6 +89,8 @@ def begin(session: Session) -> bool:
         session.shard = shard
         if not session.acquire(balancer.read(session.services.clock()) if read else balancer.write()):
             return False  # planned again when a server is granted: the map cannot change meanwhile, the text is there
+        if session.server is None:
+            return True  # refused on the spot, or to be asked at another pool
     elif session.shard != shard:
         session.state = states.SLOW
         session.services.slow_unit(session)
@@ -124,7 +126,7 @@ def where(session: Session, at: int, end: int) -> int:
             if found == _SLOW or (shard >= 0 and found != shard):
                 return _SLOW
             shard = found
-        elif (session.portals and letter in _OF_PORTALS) or (letter not in _BEGINS and letter != _SYNC):
+        elif (session.portals and shard < 0 and letter in _OF_PORTALS) or (letter not in _BEGINS and letter != _SYNC):
             return _SLOW
         at = stop
     if shard >= 0:

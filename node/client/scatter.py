@@ -91,6 +91,8 @@ async def run_unit(session: Session) -> None:
     except BaseException:
         unit.drop()
         raise
+    if session.portals and not session.begin_message:
+        session.portals.clear()
     session.query_time_s += session.services.clock() - session.active_since
     session.active_since = 0.0
     session.last_request = session.services.clock()
@@ -161,8 +163,6 @@ class _Unit:
         except Fault as fault:
             await self._failed(fault)
         await self.shards.hand_back()
-        if not self.shards.in_block:
-            self.portals.clear()
         self.sink.write(messages.ready_for_query(session.tx_status))
 
     def _is_alone(self) -> bool:
@@ -203,6 +203,7 @@ class _Unit:
         session = self.session
         self.alone = self._is_alone()
         try:
+            await self._layout()  # before any server is taken: the reading needs one of each shard itself
             while letter != Frontend.SYNC:
                 await self._message(letter, body)
                 # after a Flush the client may wait for answers before it goes on

@@ -442,3 +442,17 @@ def test_shards_without_prepared_transactions(workspace: Workspace, tmp_path: Pa
     finally:
         nodes.close()
         server.stop()
+
+
+def test_point_selects_stay_in_the_fast_gear(world: World) -> None:
+    """Also after a statement of the slow gear: the servers know them by name, which only the fast gear does."""
+    node = world.start(pool_size=1)
+    with connect(node, prepare_threshold=0) as client:
+        client.execute("INSERT INTO t VALUES (1, 1), (3, 3)")
+        client.execute("SELECT id FROM t WHERE x > %s ORDER BY id", (0,))
+        for key in (1, 3):
+            assert client.execute("SELECT x FROM t WHERE id = %s", (key,)).fetchall() == [(key,)]
+            found = client.execute(
+                f"/* pgmurmur_shard: {int(key == 3)} */ SELECT statement FROM pg_prepared_statements", prepare=False
+            ).fetchall()
+            assert ("SELECT x FROM t WHERE id = $1",) in found

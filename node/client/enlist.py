@@ -21,6 +21,7 @@ from node.errors import ClientFault, Fault, ServerFault
 from node.gather.exchange import Request, at_rest, settle_cancelled
 from node.gather.two_phase import Gid, InDoubt
 from node.pool.checkout import checkout
+from node.pool.pool import PoolClosed
 from node.routing.statement import Kind
 from node.server.connection import Lost, ServerConnection
 from node.server.conversation import Conversation
@@ -90,9 +91,15 @@ class Shards:
             # what was SET a moment ago holds for the shard that joins now, too
             await learn(next(iter(self.talks.values())), session)
             session.must_ask = True
-        balancer = session.database.balancers[shard]
         alone = read and not self.in_block and not self.implicit
-        server = await checkout(balancer.read(session.services.clock()) if alone else balancer.write())
+        while True:
+            balancer = session.database.balancers[shard]
+            try:
+                server = await checkout(balancer.read(session.services.clock()) if alone else balancer.write())
+                break
+            except PoolClosed as closed:  # a change without a pause
+                if not session.moves_on(closed):
+                    raise
         session.links[shard] = server
         talk = self.talks[shard] = Conversation(server)
         try:

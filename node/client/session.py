@@ -301,6 +301,15 @@ class Session:
                 severity="FATAL",
             )
 
+    def moves_on(self, fault: Exception) -> bool:
+        """Was it refused because its pool went with an older configuration, and does the one in force route alike, so
+        that what was planned may ask the new pool? Raises ClientFault when its database is gone."""
+        if not isinstance(fault, PoolClosed) or self.database.epoch == self.services.epoch:
+            return False
+        before = self.database.topology
+        self.move()
+        return self.database.topology == before
+
     def choose(self, letter: int) -> Pool:
         """Primary or replica, by what the first statement is."""
         shape: Shape | None = None
@@ -379,13 +388,13 @@ class Session:
         self.waiter = None
         self.state = READY
         self.resume_client()
-        if isinstance(fault, PoolClosed) and self.database.epoch != self.services.epoch:
-            # a change without a pause: the message was given back, the new configuration has a pool for it
-            try:
-                self.move()
-            except ClientFault as gone:
-                self.fail(gone)
-            self.advance()
+        try:
+            moved = self.moves_on(fault)
+        except ClientFault as gone:
+            moved, fault = False, gone
+        if moved:  # the message was given back: the same again, at another pool
+            if not self.asking:
+                self.advance()
             return
         known = fault if isinstance(fault, Fault) else ServerFault(str(fault), sqlstate="58000")
         if self.services.drops_refused_clients and known.sqlstate not in ("57014", "57P03"):

@@ -142,6 +142,9 @@ class Pool:
 
     def wait(self, borrower: Borrower) -> Waiter | None:
         """Queues up. The borrower hears `granted` or `refused`, perhaps before this returns (then: None)."""
+        if self.closed:  # by somebody who has not looked at the new configuration yet: nobody would come to serve him
+            borrower.refused(self._gone())
+            return None
         now = self.around.clock()
         if self._fault is not None and now < self._retry_at and self.core.total == 0:
             borrower.refused(self.down(self._fault))
@@ -478,6 +481,8 @@ class Pool:
         self.closed = True
         for server in list(self.core.idle):
             self.close_idle(server, why)
-        self.refuse_waiters(
-            PoolClosed("connection pool was closed", sqlstate="57P01", hint="the configuration changed; try again")
-        )
+        self.refuse_waiters(self._gone())
+
+    @staticmethod
+    def _gone() -> PoolClosed:
+        return PoolClosed("connection pool was closed", sqlstate="57P01", hint="the configuration changed; try again")

@@ -325,6 +325,18 @@ def test_reload_keeps_to_its_node_and_never_routes_alone(flock: Flock) -> None:
 # --- under load -------------------------------------------------------------------------------------------------------
 
 
+def test_a_transaction_begun_before_a_change_finds_its_server_after_it(flock: Flock) -> None:
+    """No server has heard of it yet, and the pools that it knows are gone."""
+    with connect(flock.nodes[0]) as client:
+        client.execute("BEGIN")
+        new = flock.config().replace("\nshard = ", "\nlock_timeout = 50000\nshard = ")
+        assert roll_out(flock.nodes[1], new, "--json").status == 0
+        client.execute("INSERT INTO seen VALUES ('north', 41)")
+        client.execute("INSERT INTO seen VALUES ('east', 42)")
+        client.execute("COMMIT")
+    assert roll_out(flock.nodes[0], flock.config(NEW_MAP), "--json").status == 0  # and nobody is left at the gate
+
+
 def test_a_rotated_password_costs_no_client_an_error(flock: Flock) -> None:
     """A change without a pause takes a pool away while clients wait for it: they wait for the new one."""
     errors: list[str] = []

@@ -15,19 +15,48 @@ import asyncpg
 import psycopg
 import psycopg2
 import pytest
-from integration.harness import PASSWORD, USER, Database, Nodes, config_toml, connect, sharded_table, users_toml
+from integration.harness import (
+    PASSWORD,
+    USER,
+    Database,
+    Nodes,
+    assert_tidy,
+    config_toml,
+    connect,
+    databases,
+    sharded_table,
+    users_toml,
+)
 from psycopg import sql
 
 from node.embedded.nodes import NodeProcess
+from node.embedded.server import Server
+from node.embedded.workspace import Workspace
 
 TABLE = "CREATE TABLE birds (id bigint PRIMARY KEY, name text, weight numeric, hatched date)"
 INSERT = "INSERT INTO birds VALUES (%s, %s, %s, %s)"
 ROWS = [(number, f"bird {number}", number * 10, f"2026-01-{number + 1:02}") for number in range(20)]
 
 
-@pytest.fixture(params=[1, 2], ids=["one shard", "two shards"])
-def node(request: pytest.FixtureRequest, shards: list[Database], node_factory: Nodes) -> Iterator[NodeProcess]:
-    return node_factory(config_toml(shards[: request.param], tables=sharded_table("birds")), users_toml(pool_size=3))
+@pytest.fixture(scope="module", params=[1, 2], ids=["one shard", "two shards"])
+def shared_node(
+    request: pytest.FixtureRequest,
+    workspace: Workspace,
+    shard_servers: tuple[Server, Server],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[NodeProcess]:
+    nodes = Nodes(workspace, tmp_path_factory.mktemp("drivers"))
+    with databases(shard_servers) as shards:
+        yield nodes(config_toml(shards[: request.param], tables=sharded_table("birds")), users_toml(pool_size=3))
+        nodes.close()
+
+
+@pytest.fixture
+def node(shared_node: NodeProcess) -> Iterator[NodeProcess]:
+    yield shared_node
+    assert_tidy(shared_node)
+    with connect(shared_node) as connection:
+        connection.execute("DROP TABLE IF EXISTS birds")
 
 
 def conninfo(where: NodeProcess | Database) -> str:

@@ -236,7 +236,7 @@ def test_a_client_that_does_not_read_costs_no_memory(shards: list[Database], nod
 def test_a_client_that_sends_much_before_it_reads_is_served(shards: list[Database], node_factory: Nodes) -> None:
     node = one_server(shards, node_factory, size=2)
     sql = b"SELECT 1 -- " + b"x" * 1500
-    number = 13_000  # 20 MB
+    number = 6_700  # 10 MB each way of asking
     simple = m.query(sql)
     extended = m.parse(b"", sql) + m.bind(b"", b"") + m.execute() + m.SYNC
 

@@ -34,6 +34,7 @@ MOVED = "south"
 REGIONS = ("north", "east", "south", "west")
 LOAD_BEFORE_S = LOAD_AFTER_S = 2.0
 ROLLOUT_TIMEOUT_S = 90
+START_ATTEMPTS = 3
 
 USERS = "\n".join(
     [
@@ -108,19 +109,8 @@ class Tour:
 
     def start_nodes(self) -> None:
         self.screen.step("Three nodes that know nothing of each other, and find each other by mDNS")
-        flock = Flock(
-            self.workspace,
-            NODES,
-            config=self.old_map,
-            users=self.users,
-            folder=self.folder,
-            base_port=free_base(),
-            flock=f"demo-{secrets.token_hex(4)}",  # another demo in the same network is another flock
-            seeds=False,
-        )
+        flock = self.start_flock()
         self.nodes = flock.nodes
-        with self.screen.waiting("three processes start, read the register and open their ports"):
-            flock.start()
         started = time.monotonic()
         with self.screen.waiting("each hears of the others"):
             flock.wait_all_alive()
@@ -130,6 +120,29 @@ class Tour:
         self.screen.table(peers)
         alive = [peer["node"] for peer in peers if peer["state"] == "alive"]
         self.screen.check(len(alive) == NODES, f"every node lists all {NODES} as alive")
+
+    def start_flock(self) -> Flock:
+        name = f"demo-{secrets.token_hex(4)}"  # another demo in the same network is another flock
+        for attempt in itertools.count(1):
+            flock = Flock(
+                self.workspace,
+                NODES,
+                config=self.old_map,
+                users=self.users,
+                folder=self.folder / f"flock-{attempt}",
+                base_port=free_base(),
+                flock=name,
+                seeds=False,
+            )
+            try:
+                with self.screen.waiting("three processes start, read the register and open their ports"):
+                    return flock.start()
+            except RuntimeError as error:
+                # somebody else took a port between our look and the nodes' own
+                if "in use" not in str(error) or attempt == START_ATTEMPTS:
+                    raise
+                flock.stop()
+        raise AssertionError("unreachable")
 
     # -- orders ----------------------------------------------------------------------------------------------------
 

@@ -183,6 +183,11 @@ def untidy(node: NodeProcess) -> list[str]:
     ]
 
 
+def in_pools(node: NodeProcess, column: str) -> int:
+    """The sum of a column of SHOW POOLS: how many clients wait (cl_waiting), how many servers are lent (sv_active) …"""
+    return sum(int(pool[column] or 0) for pool in node.ask("SHOW POOLS"))
+
+
 def assert_tidy(node: NodeProcess) -> None:
     """Connections that a test has just closed need a moment to be noticed."""
     until = time.monotonic() + 5

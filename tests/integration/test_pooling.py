@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from fakes.fake_client import FakeClient
-from integration.harness import Database, Nodes, config_toml, connect, raw, users_toml, wait_until
+from integration.harness import Database, Nodes, config_toml, connect, in_pools, raw, users_toml, wait_until
 
 from node.embedded.nodes import NodeProcess
 from node.wire import messages as m
@@ -24,10 +24,6 @@ def value(connection: psycopg.Connection, sql: str) -> Any:
     row = connection.execute(sql).fetchone()
     assert row is not None
     return row[0]
-
-
-def waiting(node: NodeProcess) -> int:
-    return sum(int(pool["cl_waiting"] or 0) for pool in node.ask("SHOW POOLS"))
 
 
 def backends(database: Database) -> list[str]:
@@ -302,7 +298,7 @@ def test_first_come_first_served(shards: list[Database], node_factory: Nodes) ->
                     threading.Thread(target=client.execute, args=(f"INSERT INTO turns (who) VALUES ({number})",))
                 )
                 threads[-1].start()
-                wait_until(lambda n=number: waiting(node) == n + 1, f"{number + 1} clients wait")
+                wait_until(lambda n=number: in_pools(node, "cl_waiting") == n + 1, f"{number + 1} clients wait")
         for thread in threads:
             thread.join()
         assert holder.execute("SELECT who FROM turns ORDER BY n").fetchall() == [(n,) for n in range(6)]

@@ -9,7 +9,18 @@ from pathlib import Path
 import psycopg
 import pytest
 from fakes.fake_client import FakeClient
-from integration.harness import PASSWORD, USER, Database, Nodes, config_toml, connect, raw, users_toml, wait_until
+from integration.harness import (
+    PASSWORD,
+    USER,
+    Database,
+    Nodes,
+    config_toml,
+    connect,
+    in_pools,
+    raw,
+    users_toml,
+    wait_until,
+)
 
 from node.embedded.nodes import NodeProcess
 from node.embedded.server import Server
@@ -18,10 +29,6 @@ from node.wire.startup import cancel_request
 
 # What a client may hear while its server restarts: the server's own last words, or ours.
 CLEAN = {"57P01", "57P02", "57P03", "08006", "58000", "08001"}
-
-
-def waiting(node: NodeProcess) -> int:
-    return sum(int(pool["cl_waiting"] or 0) for pool in node.ask("SHOW POOLS"))
 
 
 def resident_bytes(node: NodeProcess) -> int:
@@ -174,8 +181,9 @@ def test_cancel_hits_its_own_statement_and_no_other(shards: list[Database], node
     async def scene() -> None:
         a, b = await raw(node), await raw(node)
         a.send(m.query("SELECT pg_sleep(30)"))
+        await asyncio.to_thread(wait_until, lambda: in_pools(node, "sv_active") == 1, "a has the server")
         b.send(m.query("SELECT 'b'"))
-        await asyncio.to_thread(wait_until, lambda: waiting(node) == 1, "b waits for a")
+        await asyncio.to_thread(wait_until, lambda: in_pools(node, "cl_waiting") == 1, "b waits for a")
         await cancel(node, b)  # while it waits
         assert [e["C"] for e in (await b.answer()).errors] == ["57014"]
         await cancel(node, a)  # while it runs

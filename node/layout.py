@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 
 from node.database import Database, Layout
-from node.errors import ServerFault
 from node.pool.checkout import checkout
 from node.pool.pool import Pool
 from node.routing.catalog import CATALOG_QUERIES, Catalog
@@ -161,6 +160,3 @@ def _same(name: str, theirs: list[list[str | None]], ours: list[list[str | None]
 def forget(database: Database) -> None:
     """After DDL: read it again before the next statement is planned."""
     database.layout.forget()
-
-
-__all__ = ["ServerFault", "forget", "load_layout", "read_catalog"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from node.errors import ServerFault
 from node.pool.pool import Pool
 from node.server.connection import ServerConnection
 
@@ -41,6 +40,4 @@ async def checkout(pool: Pool) -> ServerConnection:
             pool.forget(waiter)
         if borrower.answer.done() and not borrower.answer.cancelled() and borrower.answer.exception() is None:
             pool.release(borrower.answer.result())
-        raise
-    except ServerFault:
         raise

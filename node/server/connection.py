@@ -77,7 +77,7 @@ class ServerConnection:
 
     __slots__ = (
         "bytes_received", "bytes_sent", "cancelling", "checked_at", "close_transport", "closed_why", "created_at",
-        "dirty", "errors", "gone", "healthchecks", "id", "key", "lifetime_s", "owner", "parameters", "pause_reading",
+        "dirty", "errors", "gone", "healthchecks", "id", "lifetime_s", "owner", "parameters", "pause_reading",
         "pid", "pipeline", "pool", "prepared", "queries", "requested_at", "resume_reading", "rollbacks", "secret",
         "statuses", "tls", "transactions", "used_at", "write", "writing_paused",
     )  # fmt: skip

@@ -20,7 +20,7 @@ from discovery.member import Address, Member
 SERVICE_TYPE = "_pgmurmur._udp.local."
 RESOLVE_TIMEOUT_MS = 3000
 RESOLVING_LIMIT = 64
-INSTANCE_LIMIT_BYTES = 50  # of 63, with room for the flock's mark and a number after a name conflict
+INSTANCE_LIMIT_BYTES = 43  # of 63, with room for the flock's mark and a number after a name conflict
 
 log = logging.getLogger("pgmurmur.discovery")
 
@@ -99,7 +99,10 @@ class Mdns:
 
     def _info(self) -> AsyncServiceInfo:
         node = self._me.node.encode()[:INSTANCE_LIMIT_BYTES].decode(errors="ignore").replace(".", "-")
-        instance = f"{node}-{self._mark[:6]}"
+        # The address makes it unique: two nodes that claim one name and probe for it in the same moment would both
+        # keep it (a tie, RFC 6762 section 8.2), and then only one of them is ever heard.
+        place = hashlib.sha256(str(self._me.gossip).encode()).hexdigest()[:6]
+        instance = f"{node}-{self._mark[:6]}-{place}"
         lowest, highest = self._me.protocol
         properties = {
             "txtvers": "1",

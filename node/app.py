@@ -200,7 +200,13 @@ class App:
     def _build(self, config: Config) -> None:
         identity = server_name(self.node, self.boot.hex())
         around = Surroundings(
-            open=self.open_server, clock=self.clock, random=self.random, spawn=self.spawn, no_parameters=parameters.NONE
+            open=self.open_server,
+            clock=self.clock,
+            random=self.random,
+            spawn=self.spawn,
+            no_parameters=parameters.NONE,
+            soon=self.loop.call_soon,
+            later=self.loop.call_later,
         )
         self.databases = Databases(around, Identity(identity), self.random, config)
         self.services = Services(

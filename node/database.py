@@ -17,6 +17,7 @@ from node.routing.topology import Topology
 
 if TYPE_CHECKING:
     from node.client.shape import Shape
+    from node.client.weight import Weights
 
 # prepared_statements levels at which names are managed by the proxy
 _MANAGED = ("extended", "extended_anonymous", "full")
@@ -31,6 +32,7 @@ class Layout:
     loaded: bool = False
     generation: int = 0  # raised when what was read may be out of date: a reading that began before counts no more
     two_phase_told: bool = False
+    weights: Weights | None = None  # which shapes may share a connection, under this catalogue
     loading: Awaitable[None] | None = None  # one reading at a time; who comes later awaits it
 
     def forget(self) -> None:

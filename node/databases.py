@@ -224,6 +224,8 @@ class Databases:
             ban_timeout_s=seconds(chosen.ban_timeout),
             prepared_limit=max(1, chosen.prepared_statements_limit),
             connection_recovery=config.general.connection_recovery.value,
+            lanes=chosen.lanes,
+            coalesce=config.general.coalesce,
         )
         pool = before.get(key) or draft.pools.get(key)
         if pool is None:
@@ -239,6 +241,7 @@ class Databases:
         elif renew:
             pool.settings = settings
             pool.core.size = settings.size
+            pool.set_lanes()
         draft.pools[key] = pool
         return pool
 

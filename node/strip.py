@@ -9,6 +9,12 @@ from importlib import import_module
 
 STRIP = (
     "node.wire.pipeline",
+    "node.gate",
+    "node.server.connection",
+    "node.pool.core",
+    "node.pool.lane",
+    "node.client.weight",
+    "node.client.session",
     "node.routing.hashing",
     "node.routing.lexer",
     "node.gather.merge",

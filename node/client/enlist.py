@@ -16,6 +16,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from node.client.session import EMPTY
 from node.client.slow import apply, learn
 from node.errors import ClientFault, Fault, ServerFault
 from node.gather.exchange import Request, at_rest, settle_cancelled
@@ -59,7 +60,7 @@ class Shards:
         self.implicit = False
         server = session.server
         if server is not None:
-            session.links[session.shard] = server
+            session.links = {**session.links, session.shard: server}
             session.server = None
         for shard, link in session.links.items():
             link.owner = None
@@ -100,7 +101,7 @@ class Shards:
             except PoolClosed as closed:  # a change without a pause
                 if not session.moves_on(closed):
                     raise
-        session.links[shard] = server
+        session.links = {**session.links, shard: server}
         talk = self.talks[shard] = Conversation(server)
         try:
             if server.parameters is not session.parameters:
@@ -136,11 +137,12 @@ class Shards:
         if told.kind in (Kind.RELEASE, Kind.ROLLBACK_TO):
             at = max((n for n, t in enumerate(story) if t.kind is Kind.SAVEPOINT and t.name == told.name), default=-1)
             if at >= 0 and told.kind is Kind.ROLLBACK_TO:
-                del story[at + 1 :]  # the savepoint itself stays
+                self.session.story = story[: at + 1]  # the savepoint itself stays
                 return
             if at >= 0:
                 # settings made since then stay, savepoints within it are gone with it
-                story[at:] = [t for t in story[at:] if t.kind is not Kind.SAVEPOINT]
+                kept = tuple(t for t in story[at:] if t.kind is not Kind.SAVEPOINT)
+                self.session.story = story[:at] + kept
                 return
         if len(story) >= STORY_LIMIT:
             raise ClientFault(
@@ -149,7 +151,7 @@ class Shards:
                 detail=f"At most {STORY_LIMIT} are kept for shards that join later.",
                 hint="release savepoints that are not used any more",
             )
-        story.append(told)
+        self.session.story = (*story, told)
 
     async def begin_implicit(self) -> None:
         """From here to `finish`, all or nothing."""
@@ -289,7 +291,7 @@ class Shards:
         for told in chained:
             for talk in self.talks.values():
                 await self._tell(talk, told.request)
-        self.session.story.extend(chained)
+        self.session.story += tuple(chained)
 
     def _over(self) -> None:
         self.implicit = False
@@ -300,7 +302,7 @@ class Shards:
     def release(self, shard: int) -> None:
         """Gives one server back to its pool."""
         talk = self.talks.pop(shard)
-        self.session.links.pop(shard, None)
+        self.session.links = {s: link for s, link in self.session.links.items() if s != shard}
         server = talk.end()
         if server.pool is not None:
             server.pool.release(server)
@@ -314,7 +316,7 @@ class Shards:
             if len(self.talks) == 1 and not session.tx_failed:
                 ((shard, talk),) = self.talks.items()
                 server = talk.end()
-                session.links.clear()
+                session.links = EMPTY
                 if server.closed_why is None:
                     session.relink(shard, server)
                     return

@@ -217,9 +217,9 @@ class Execution:
             session.catalog = await session.services.read_catalog(list(self.shards.talks.values()))
         outcome = self._plan(statement)
         if statement.kind is Kind.DECLARE and statement.name is not None and len(outcome.shards) == 1:
-            session.cursors[statement.name] = outcome.shards[0]
+            session.cursors = {**session.cursors, statement.name: outcome.shards[0]}
         if outcome.writes:
-            session.wrote.update(outcome.shards)
+            session.wrote |= frozenset(outcome.shards)
         await self._all_or_nothing(outcome)
         program = outcome.program
         if isinstance(program, SplitProgram):
@@ -333,7 +333,7 @@ class Execution:
 
     async def _split(self, program: SplitProgram, sink: Sink, description: bool) -> str:
         shards = tuple(dict.fromkeys(part.shard for part in program.parts))
-        self.session.wrote.update(shards)
+        self.session.wrote |= frozenset(shards)
         await self.shards.get(shards)
         base = Request(self.text, self.types, self.bind.parameter_formats, self.bind.parameters)
         talks = [self.shards.talks[part.shard] for part in program.parts]
@@ -389,7 +389,7 @@ class Execution:
         numbers: list[tuple[int, ...]] = []
         for batch in work.batches():
             shards = (batch.shard,) if batch.shard >= 0 else everywhere
-            session.wrote.update(shards)
+            session.wrote |= frozenset(shards)
             targets = await self.shards.get(shards)
             insert = Request(batch.sql.encode(), batch.types, batch.formats, batch.parameters)
             rows = Rows()

@@ -13,6 +13,7 @@ from node.wire import messages
 
 if TYPE_CHECKING:
     from node.client.shape import Shape
+    from node.server.connection import ServerConnection
 
 PREFIX = b"__pgmurmur_"
 
@@ -33,6 +34,22 @@ class Prepared:
         self.parse = messages.message(b"P", self.name + b"\0" + self.sql + b"\0" + types)
         self.type_oids = messages.parse_parse(self.parse[5:]).types  # the parameter types that its Parse declared
         self.used_by = 0
+
+    def make_room(self, server: ServerConnection, limit: int, owner: object) -> tuple[bytes, list[int]]:
+        """What to send before `parse`: closes the statement if the server may have it already, and the oldest ones
+        above `limit`. Their completions are cut out; the numbers of the oldest ones are returned."""
+        ahead = b""
+        closed: list[int] = []
+        known = server.prepared
+        if known.pop(self.number, None) is not None:
+            server.pipeline.owe_skipped(owner)
+            ahead = messages.close_statement(self.name)
+        while len(known) >= limit:
+            number, _ = known.popitem(last=False)
+            closed.append(number)
+            server.pipeline.owe_skipped(owner)
+            ahead += messages.close_statement(PREFIX + str(number).encode())
+        return ahead, closed
 
     @property
     def memory_bytes(self) -> int:

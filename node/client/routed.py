@@ -87,7 +87,11 @@ def begin(session: Session) -> bool:
         balancer = session.database.balancers[shard]
         read = session.unit_role is Role.ANY and not session.begin_message
         session.shard = shard
-        if not session.acquire(balancer.read(session.services.clock()) if read else balancer.write()):
+        pool = balancer.read(session.services.clock()) if read else balancer.write()
+        if pool.lanes is not None and session.share(pool, at, end):
+            session.stop_at = 0
+            return False
+        if not session.acquire(pool):
             return False  # planned again when a server is granted: the map cannot change meanwhile, the text is there
         if session.server is None:
             return True  # refused on the spot, or to be asked at another pool
@@ -170,7 +174,7 @@ def _of_text(session: Session, sql: bytes, bind: messages.Bind | None, types: tu
         if shape.entry is not None:
             shape.entry.direct += 1
         if outcome.writes and session.begin_message:
-            session.wrote.update(outcome.shards)
+            session.wrote |= frozenset(outcome.shards)
         if outcome.anywhere:
             # every shard would say the same: the one at hand, else one that spreads clients
             return session.shard if session.server is not None else session.id % len(session.database.balancers)

@@ -16,6 +16,7 @@ from node.client import session as states
 from node.client.enlist import Shards, client_ready, no_such_statement
 from node.client.execute import Execution, Portal
 from node.client.routed import outcome_of, statement_text
+from node.client.session import EMPTY, NO_STATEMENTS
 from node.client.slow import back
 from node.errors import Bug, ClientFault, Fault
 from node.gather.exchange import Request, describe
@@ -92,7 +93,7 @@ async def run_unit(session: Session) -> None:
         unit.drop()
         raise
     if session.portals and not session.begin_message:
-        session.portals.clear()
+        session.portals = EMPTY
     session.query_time_s += session.services.clock() - session.active_since
     session.active_since = 0.0
     session.last_request = session.services.clock()
@@ -107,7 +108,8 @@ class _Unit:
         self.session = session
         self.sink = ClientSink(session)
         self.shards = Shards(session)
-        self.portals = session.portals
+        self.portals: dict[bytes, Portal] = dict(session.portals)
+        session.portals = self.portals
         self.parsed: dict[bytes, messages.Parse] = {}
         self.alone = False  # an extended batch with one Execute
 
@@ -263,6 +265,8 @@ class _Unit:
             session.drop_statement(parse.name)
             tail = body[len(parse.name) + 1 + len(parse.sql) + 1 :]
             path = session.parameters.values.get("search_path", "")
+            if session.prepared is NO_STATEMENTS:
+                session.prepared = {}
             session.prepared[parse.name] = session.services.prepared.use(parse.sql, tail, path)
         else:
             session.unnamed_parse = messages.message(b"P", body)

@@ -5,6 +5,7 @@ A session is in exactly one state, and the state tells the gear:
     READY     fast gear: callbacks. Without a server (`server is None`) the next message begins a transaction;
               with one, bytes pass (`pump`).
     WAITING   fast gear: at the gate or in a pool's queue. The message that began it is still unread in `requests`.
+    RIDING    fast gear: a read of ours is under way on a lane, together with other clients' (pool/lane.py).
     SLOW      a coroutine of client/slow.py has the session; it ends by calling `slow_done`.
     CLOSED    the end.
 
@@ -20,13 +21,15 @@ other is handed to the slow gear.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from node.client.parameters import NONE, Parameters
-from node.client.prepared import PREFIX
 from node.client.shape import Pin, Shape
+from node.client.weight import Weight, Weights
 from node.errors import ClientFault, Fault, ServerFault
+from node.pool.lane import Rider
 from node.pool.pool import PoolClosed
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import Role
@@ -52,15 +55,18 @@ if TYPE_CHECKING:
     from node.client.services import Services
     from node.database import Database
     from node.pool.core import Waiter
+    from node.pool.lane import Lane
     from node.pool.pool import Pool
     from node.routing.catalog import Catalog
 
 log = logging.getLogger("pgmurmur.client")
 
-READY, WAITING, SLOW, CLOSED = range(4)
+READY, WAITING, SLOW, CLOSED, RIDING = range(5)
 
 # A client that sends while it cannot be served is read up to here and then no further.
 UNREAD_BYTES = 256 << 10
+# A read that lost its server so many times is told the last reason.
+SENT_AGAIN_MAX = 50
 # Entries of the server's reply queue that one message may need (Close and Parse ahead of a Bind).
 _ROOM = 8
 _FULL = RING_ENTRIES - _ROOM
@@ -86,12 +92,21 @@ _KNOWN = _BEGINS | _COPY | {_FLUSH, _SYNC, _TERMINATE}
 SMALL_BYTES = 10_000
 _SMALL = frozenset((_CLOSE, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH, _SYNC, _TERMINATE))
 
+# Shared by all sessions that have none of their own; never written to.
+EMPTY: Mapping[Any, Any] = MappingProxyType({})
+NO_STATEMENTS: dict[bytes, Prepared] = {}
+NONE_OF_THEM: frozenset[bytes] = frozenset()
+
+# The compiled session reads C integers of these names (session.pxd); Python keeps the public ones.
+_READY, _WAITING, _SLOW, _CLOSED, _RIDING = READY, WAITING, SLOW, CLOSED, RIDING
+_NOTHING, _TOO_LONG, _SMALL_BYTES, _IDLE = NOTHING, TOO_LONG, SMALL_BYTES, IDLE
+
 _TX_IDLE = int(Transaction.IDLE)
 _TX_OPEN = int(Transaction.OPEN)
 _TX_FAILED = int(Transaction.FAILED)
 
 
-class Session:
+class Session(Rider):
     """Sans-IO: the shell (client/protocol.py) passes bytes in and gives `write` and the reading switches."""
 
     def __init__(
@@ -119,7 +134,7 @@ class Session:
         self._resume_reading = resume_reading
         self.address = address
         self.requests = Requests(services.limits.message_bytes)
-        self.state = READY
+        self.state = _READY
         self.server: ServerConnection | None = None
         self.pool: Pool | None = None
         self.waiter: Waiter | None = None
@@ -139,24 +154,31 @@ class Session:
         self.asking = False  # inside `acquire`
         self.reset_settings: tuple[str, ...] = ()
         self.pin: Pin | None = None
-        self.prepared: dict[bytes, Prepared] = {}
-        self.doubtful: set[bytes] = set()  # names whose Parse may have failed
-        self.unit_names: list[bytes] = []
-        self.unit_parsed: list[int] = []
+        # empty ones are shared: most clients are idle, and their number is what costs memory
+        self.prepared: dict[bytes, Prepared] = NO_STATEMENTS  # replaced by an own one before it is written to
+        self.doubtful: frozenset[bytes] = NONE_OF_THEM  # names whose Parse may have failed
+        self.unit_names: Sequence[bytes] = ()  # named by this unit, which may fail
+        self.unit_parsed: Sequence[int] = ()  # made known to its server
         self.errors_before = 0
         # a transaction of a sharded database that no server has heard of yet
         self.begin_message = b""
         self.tx_failed = False
         self.shard = -1
-        self.links: dict[int, ServerConnection] = {}  # the slow gear's servers in a transaction over several shards
-        self.wrote: set[int] = set()  # shards of that transaction that may have changed
-        self.story: list[Told] = []  # what a shard that joins that transaction must hear first
-        self.cursors: dict[str, int] = {}  # the shards they were declared on
-        self.portals: dict[bytes, Portal] = {}  # that the slow gear holds between two units of a transaction
+        self.links: Mapping[int, ServerConnection] = EMPTY  # the slow gear's servers in a transaction over shards
+        self.wrote: frozenset[int] = frozenset()  # shards of that transaction that may have changed
+        self.story: tuple[Told, ...] = ()  # what a shard that joins that transaction must hear first
+        self.cursors: Mapping[str, int] = EMPTY  # the shards they were declared on
+        self.portals: Mapping[bytes, Portal] = EMPTY  # that the slow gear holds between two units of a transaction
         self.changed_schema = False
         self.catalog: Catalog | None = None  # what that transaction made of it
         self.hints = NO_HINTS  # SET pgdog.shard and its kin, startup parameters
         self.unit_role = Role.PRIMARY
+        # a read on a lane, in the client's own bytes: given back if it has to be sent again
+        self.lane: Lane | None = None
+        self.unit = b""
+        self.weight: Weight | None = None  # of the unit under way; one that runs alone may learn that it is light
+        self.sent_again = 0
+        self.blamed = False  # it stood at the front of a server that died without a word
         self.stop_at = 0  # end of the unit that may be forwarded; 0: everything may
         # the unnamed statement: PostgreSQL keeps it until the next Parse of it or the next Query
         self.unnamed_parse = b""
@@ -168,7 +190,8 @@ class Session:
         self.connected_at = now
         self.active_since = 0.0
         self.transaction_since = 0.0
-        self.last_request = now
+        self.last_request = self.linked_at = now
+        self.bytes_before = 0
         self.queries = self.transactions = self.transactions_2pc = self.errors = 0
         self.wait_time_s = self.query_time_s = self.transaction_time_s = 0.0
         self.bytes_received = self.bytes_sent = 0
@@ -182,16 +205,16 @@ class Session:
         """Bytes from the client's socket."""
         self.bytes_received += len(data)
         self.requests.feed(data)
-        if self.state == READY:
+        if self.state == _READY:
             self.advance()
         elif self.requests.waiting_bytes() > UNREAD_BYTES:
             self.pause_client()
-        if self.state == SLOW and self.services.slow_waiting(self):
+        if self.state == _SLOW and self.services.slow_waiting(self):
             self.services.slow_feed(self)
 
     def advance(self) -> None:
         """Goes as far as the bytes and the state allow."""
-        while self.state == READY:
+        while self.state == _READY:
             try:
                 if self.database.routed:
                     if not self.begin_routed():
@@ -224,7 +247,7 @@ class Session:
         """The client does not read: its server is read no further either."""
         self.writing_paused = True
         if self.server is not None and self.server.closed_why is None:
-            self.server.pause_reading()
+            self.server.pause_reading()  # on a lane it depends on who stands behind us: the lane looks after each write
 
     def client_resume(self) -> None:
         self.writing_paused = False
@@ -232,6 +255,8 @@ class Session:
             self.on_resumed()
         if self.server is not None and self.server.closed_why is None:
             self.server.resume_reading()
+        elif self.lane is not None:
+            self.lane.read_on()
 
     # --- beginning -------------------------------------------------------------------------------------------------
 
@@ -239,7 +264,7 @@ class Session:
         """Without a server: looks at the next message. True: go on; False: wait for bytes or for somebody."""
         requests = self.requests
         letter = requests.next()
-        if letter == NOTHING:
+        if letter == _NOTHING:
             if requests.need:
                 self.look_at_torn()
             return False
@@ -254,6 +279,8 @@ class Session:
                 requests.at = requests.start
                 return True
             pool = self.choose(letter)
+        if pool.lanes is not None and self.share(pool, requests.start, requests.end):
+            return False
         return self.acquire(pool)
 
     def enter(self) -> bool:
@@ -269,6 +296,147 @@ class Session:
                 self.move()
         return True
 
+    def share(self, pool: Pool, start: int, end: int) -> bool:
+        """Sends the unit that begins with the message buffer[start:end] by a lane of `pool`, if it may share and there
+        is one. False: nothing has happened."""
+        layout = self.database.layout
+        requests = self.requests
+        buffer = requests.buffer
+        if (not layout.loaded and self.database.routed) or self.writing_paused or self.begin_message or self.tx_failed:
+            return False
+        prepared: Prepared | None = None
+        letter = buffer[start]
+        if letter == _QUERY:
+            # what follows, if anything, is pipelined: that goes the way on which nothing waits for an answer
+            if end != len(buffer):
+                return False
+            requests.count = 0
+            shape = self.services.shapes.find(buffer[start + 5 : end - 1])
+        elif letter in (_BIND, _PARSE) and requests.batch(start):
+            if requests.text_at:
+                shape = self.services.shapes.find(buffer[requests.text_at : requests.text_end])
+            else:
+                name = buffer[requests.name_at : requests.name_end]
+                prepared = self.prepared.get(name)
+                if prepared is None or name in self.doubtful:
+                    return False
+                known = prepared.shape
+                if known is None:
+                    known = prepared.shape = self.services.shapes.find(prepared.sql)
+                shape = known
+        else:
+            return False
+        if layout.weights is None or layout.weights.catalog is not layout.catalog:
+            layout.weights = Weights(layout.catalog)
+        weight = layout.weights.of(shape)
+        if weight.alone is not None:
+            return False
+        self.weight = weight
+        if not weight.is_light() or self.blamed or self.sent_again >= SENT_AGAIN_MAX:
+            return False
+        lanes = pool.lanes
+        assert lanes is not None
+        lane = lanes.choose(self.parameters)
+        if lane is None:
+            return False
+        self.unit = buffer if start == 0 else buffer[start:]
+        data = self.unit
+        if prepared is not None:
+            at, name_at, name_end = requests.bind_at, requests.name_at, requests.name_end
+            length = int.from_bytes(buffer[at + 1 : at + 5], "big") + len(prepared.name) - (name_end - name_at)
+            data = b"B%b%b%b%b" % (
+                length.to_bytes(4, "big"), buffer[at + 5 : name_at], prepared.name, buffer[name_end:]
+            )  # fmt: skip
+        elif requests.count:
+            first = int.from_bytes(buffer[start + 1 : start + 5], "big")
+            self.unnamed_parse = buffer[start : start + 1 + first]
+        else:
+            self.unnamed_parse = b""
+        requests.at = len(buffer)
+        self.lane = lane
+        self.pool = pool
+        self.state = _RIDING
+        self.queries += 1
+        lane.board(self, data, requests.count, prepared)
+        return True
+
+    def lane_bytes(self, data: bytes) -> None:
+        self.bytes_sent += len(data)
+        self.write(data)
+
+    def lane_reply(self, data: bytes, took_s: float, size: int) -> None:
+        """Our unit on the lane is answered."""
+        if self.state != _RIDING:
+            return  # closed by what another client's end has caused
+        self.bytes_sent += len(data)
+        self.write(data)
+        weight = self.weight
+        assert weight is not None
+        weight.learn(took_s, size)
+        self.off_the_lane()
+        now = self.last_request = self.services.clock()
+        took = now - self.transaction_since
+        self.active_since = 0.0
+        self.transactions += 1
+        self.query_time_s += took
+        self.transaction_time_s += took
+        pool = self.pool
+        assert pool is not None
+        counters = pool.counters
+        counters.queries += 1
+        counters.transactions += 1
+        counters.query_time_s += took
+        counters.transaction_time_s += took
+        self.leave()
+        self.go_on()
+
+    def off_the_lane(self) -> None:
+        self.state = _READY
+        self.lane = None
+        self.unit = b""
+        self.weight = None
+        self.sent_again = 0
+        self.blamed = False
+
+    def go_on(self) -> None:
+        """The unit is over: what the client has sent since?"""
+        if self.state == _READY:
+            self.resume_client()
+            if self.requests.waiting_bytes():
+                self.advance()
+
+    def lane_error(self) -> None:
+        self.errors += 1
+
+    def put_off(self, blamed: bool) -> None:
+        """Our unit is to be sent again: nothing of its answer has come, and as a read it may run twice."""
+        if self.state != _RIDING:
+            return
+        if blamed and self.blamed:
+            self.lane_lost(
+                ServerFault(
+                    "server closed the connection unexpectedly",
+                    sqlstate="08006",
+                    detail="The statement was running when two servers in turn closed their connection.",
+                    severity="FATAL",
+                ),
+                False,
+            )
+            return
+        again, was_blamed = self.sent_again + 1, self.blamed or blamed
+        self.requests.give_back(self.unit)
+        self.off_the_lane()
+        self.sent_again, self.blamed = again, was_blamed
+        self.advance()
+
+    def lane_lost(self, fault: ServerFault, said: bool) -> None:
+        if self.state != _RIDING:
+            return
+        self.errors += 1
+        if not said:
+            self.write(messages.error_response(fault))
+        self.close()
+
     def acquire(self, pool: Pool) -> bool:
         """Asks `pool` for a server. True: linked. False: waiting in its queue; the message was given back."""
         self.requests.at = self.requests.start
@@ -276,12 +444,12 @@ class Session:
         server = pool.acquire()
         if server is not None:
             return self.link(server)
-        self.state = WAITING
+        self.state = _WAITING
         self.active_since = self.services.clock()
         self.asking = True
         self.waiter = pool.wait(self)
         self.asking = False
-        return self.state == READY
+        return self.state == _READY
 
     def move(self) -> None:
         """The configuration has changed since the last transaction: the same database, as it is defined now."""
@@ -334,7 +502,7 @@ class Session:
 
     def unlinked(self, letter: int) -> bool:
         """A message that needs no server."""
-        if letter == TOO_LONG:
+        if letter == _TOO_LONG:
             raise self.too_long()
         if letter == _TERMINATE:
             self.close()
@@ -360,16 +528,16 @@ class Session:
     # --- waiting ---------------------------------------------------------------------------------------------------
 
     def wait_at_gate(self) -> None:
-        self.state = WAITING
+        self.state = _WAITING
         self.waiter = None
         self.active_since = self.services.clock()
         self.gate.wait(self.gate_opened)
 
     def gate_opened(self) -> None:
-        if self.state == WAITING:
+        if self.state == _WAITING:
             self.wait_time_s += self.services.clock() - self.active_since
             self.active_since = 0.0
-            self.state = READY
+            self.state = _READY
             self.resume_client()
             self.advance()
 
@@ -378,7 +546,7 @@ class Session:
         self.wait_time_s += self.services.clock() - self.active_since
         self.active_since = 0.0
         self.waiter = None
-        self.state = READY
+        self.state = _READY
         self.resume_client()
         if self.link(server):
             self.advance()
@@ -386,7 +554,7 @@ class Session:
     def refused(self, fault: Exception) -> None:
         """The pool has none. By client_connection_recovery the client stays or goes."""
         self.waiter = None
-        self.state = READY
+        self.state = _READY
         self.resume_client()
         try:
             moved = self.moves_on(fault)
@@ -419,11 +587,12 @@ class Session:
         server.owner = self
         self.unnamed_on = None
         self.errors_before = server.pipeline.errors
-        self.last_request = self.services.clock()
+        self.last_request = self.linked_at = self.services.clock()
+        self.bytes_before = self.bytes_sent
         if self.writing_paused:
             server.pause_reading()
         if server.parameters is not self.parameters:
-            self.state = SLOW
+            self.state = _SLOW
             self.services.slow_replay(self)
             return False
         if self.begin_message:
@@ -461,21 +630,21 @@ class Session:
         stop_at = self.stop_at
         if not self.active_since:
             self.active_since = self.services.clock()
-        large = len(buffer) - run > SMALL_BYTES
+        large = len(buffer) - run > _SMALL_BYTES
         try:
             while stop_at == 0 or upto < stop_at:
                 letter = requests.next()
-                if letter == NOTHING:
+                if letter == _NOTHING:
                     if requests.need:
                         self.look_at_torn()
                     break
                 start, end = requests.start, requests.end
                 replacement: bytes | None = None
-                if large and end - start > SMALL_BYTES and letter in _SMALL:
+                if large and end - start > _SMALL_BYTES and letter in _SMALL:
                     raise self.too_large(letter, end - start - 1)
                 if self.torn_copy:  # the rest of a CopyData message: its beginning is there already
                     self.torn_copy = requests.rest > 0
-                elif letter == TOO_LONG:
+                elif letter == _TOO_LONG:
                     raise self.too_long()
                 elif self.discarding and letter != _SYNC:
                     replacement = b""
@@ -538,7 +707,7 @@ class Session:
             # What stands before it is owed already. An error of ours that overtook its replies, or left a transaction
             # open that PostgreSQL would have failed, would be a lie: then it ends the session.
             self.flush(buffer, run, upto, upto, pieces)
-            if not pipeline.idle() or pipeline.tx_status != IDLE:
+            if not pipeline.idle() or pipeline.tx_status != _IDLE:
                 fault.severity = "FATAL"
             raise
         self.flush(buffer, run, upto, upto, pieces)
@@ -546,7 +715,7 @@ class Session:
             self.stop_at = 0
         if self.server is server and pipeline.done == pipeline.sent and pipeline.idle() and not self.torn_copy:
             self.settle()
-            return self.state == READY and requests.waiting_bytes() > 0 and (again or self.server is None)
+            return self.state == _READY and requests.waiting_bytes() > 0 and (again or self.server is None)
         return again
 
     def flush(self, buffer: bytes, run: int, upto: int, next_run: int, pieces: list[bytes] | None) -> int:
@@ -576,7 +745,7 @@ class Session:
         pipeline = server.pipeline
         if pipeline.done == pipeline.sent and pipeline.idle() and not self.torn_copy:
             self.settle()
-            if self.state == READY:
+            if self.state == _READY:
                 # a server that is not ours any more will not tell when it takes bytes again
                 if self.reading_paused and (self.server is None or not server.writing_paused):
                     self.resume_client()
@@ -584,19 +753,19 @@ class Session:
                     self.advance()
         elif self.reading_paused and not server.writing_paused and pipeline.room() > _FULL // 2:
             self.resume_client()
-            if self.state == READY:
+            if self.state == _READY:
                 self.advance()
 
     def server_pause(self) -> None:
         self.pause_client()
 
     def server_resume(self) -> None:
-        if self.state == READY:
+        if self.state == _READY:
             self.resume_client()
 
     def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
         """The link is gone. The client hears one error: the server's own last words if it had any."""
-        if self.state == CLOSED:
+        if self.state == _CLOSED:
             return
         self.server = None
         pipeline = server.pipeline
@@ -618,19 +787,24 @@ class Session:
         if pipeline.errors != self.errors_before:
             self.after_errors(server)
         if self.unit_names:
-            self.unit_names.clear()
-            self.unit_parsed.clear()
+            self.unit_names = self.unit_parsed = ()
         self.last_request = now = self.services.clock()
         pool = server.pool
         assert pool is not None
         counters = pool.counters
+        if self.weight is not None:
+            # a read that might have shared, and did not since nobody knew, or had forgotten, that it is light
+            self.weight.learn(now - self.linked_at, self.bytes_sent - self.bytes_before)
+            self.weight = None
+            self.sent_again = 0
+            self.blamed = False
         if self.active_since:
             took = now - self.active_since
             self.active_since = 0.0
             self.query_time_s += took
             counters.query_time_s += took
             counters.queries += 1
-        if pipeline.tx_status != IDLE:
+        if pipeline.tx_status != _IDLE:
             if self.database.mode == "statement":
                 raise_statement_mode(self)
             return
@@ -644,7 +818,7 @@ class Session:
             self.end_transaction()
         if self.pin is None and self.database.mode != "session":
             if self.must_ask:
-                self.state = SLOW
+                self.state = _SLOW
                 self.services.slow_ask(self)
                 return
             self.server = None
@@ -656,14 +830,9 @@ class Session:
     def end_transaction(self) -> None:
         """No transaction is open any more."""
         self.begin_message = b""
-        if self.wrote:
-            self.wrote.clear()
-        if self.story:
-            self.story.clear()
-        if self.cursors:
-            self.cursors.clear()
-        if self.portals:
-            self.portals.clear()
+        self.wrote = frozenset()
+        self.story = ()
+        self.cursors = self.portals = EMPTY
         if self.changed_schema:
             self.changed_schema = False
             self.catalog = None
@@ -692,7 +861,7 @@ class Session:
 
     def say_goodbye(self) -> None:
         """The node is shutting down and no transaction is open."""
-        if self.state in (READY, WAITING, SLOW):
+        if self.state in (_READY, _WAITING, _SLOW, _RIDING):
             self.fail(
                 ClientFault("terminating connection due to administrator command", sqlstate="57P01", severity="FATAL")
             )
@@ -705,7 +874,7 @@ class Session:
         self.errors_before = server.pipeline.errors
         for number in self.unit_parsed:
             server.prepared[number] = False
-        self.doubtful.update(self.unit_names)
+        self.doubtful |= frozenset(self.unit_names)
         if b"C0A000\0" in server.pipeline.last_error or b"C26000\0" in server.pipeline.last_error:
             # "cached plan must not change result type": parse anew next time
             for number in server.prepared:
@@ -716,7 +885,7 @@ class Session:
         if self.redefined:
             # PostgreSQL refuses to run a statement whose result type has changed: all are parsed anew at next use
             server.doubt_statements()
-            if server.pipeline.tx_status == IDLE:
+            if server.pipeline.tx_status == _IDLE:
                 self.redefined = False
                 for pool in self.database.pools:
                     pool.doubt_statements()
@@ -834,9 +1003,10 @@ class Session:
         prepared = self.services.prepared.use(
             sql, message[sql_end + 1 :], self.parameters.values.get("search_path", "")
         )
+        if self.prepared is NO_STATEMENTS:
+            self.prepared = {}
         self.prepared[name] = prepared
-        self.doubtful.discard(name)
-        self.unit_names.append(name)
+        self.unit_names = (*self.unit_names, name)
         number = prepared.number
         if server.prepared.get(number):
             if pipeline.owe_fake(FAKE_PARSE_COMPLETE, self):
@@ -844,7 +1014,7 @@ class Session:
             return b""
         ahead = self.make_room(server, prepared)
         server.prepared[number] = True
-        self.unit_parsed.append(number)
+        self.unit_parsed = (*self.unit_parsed, number)
         pipeline.owe()
         return ahead + prepared.parse
 
@@ -870,8 +1040,8 @@ class Session:
         ahead = self.make_room(server, prepared)
         server.pipeline.owe_skipped(self)
         server.prepared[number] = True
-        self.unit_parsed.append(number)
-        self.unit_names.append(b"")
+        self.unit_parsed = (*self.unit_parsed, number)
+        self.unit_names = (*self.unit_names, b"")
         return ahead + prepared.parse
 
     def ensure_unnamed(self, server: ServerConnection) -> bytes:
@@ -882,17 +1052,8 @@ class Session:
 
     def make_room(self, server: ServerConnection, prepared: Prepared) -> bytes:
         """Closes the statement if it may be there already, and the oldest ones above prepared_statements_limit."""
-        ahead = b""
-        known = server.prepared
-        if known.pop(prepared.number, None) is not None:
-            server.pipeline.owe_skipped(self)
-            ahead = messages.close_statement(prepared.name)
-        limit = self.database.prepared_limit
-        while len(known) >= limit:
-            number, _ = known.popitem(last=False)
-            self.unit_parsed.append(number)  # if an error comes first, it is still there
-            server.pipeline.owe_skipped(self)
-            ahead += messages.close_statement(PREFIX + str(number).encode())
+        ahead, closed = prepared.make_room(server, self.database.prepared_limit, self)
+        self.unit_parsed = (*self.unit_parsed, *closed)  # if an error comes first, they are still there
         return ahead
 
     def on_bind(self, server: ServerConnection, buffer: bytes, start: int, end: int) -> bytes | None:
@@ -945,8 +1106,9 @@ class Session:
         return ahead + messages.describe_statement(prepared.name)
 
     def drop_statement(self, name: bytes) -> None:
-        prepared = self.prepared.pop(name, None)
-        self.doubtful.discard(name)
+        prepared = self.prepared.pop(name, None) if self.prepared else None
+        if name in self.doubtful:
+            self.doubtful -= {name}
         if prepared is not None:
             self.services.prepared.drop(prepared)
 
@@ -961,17 +1123,19 @@ class Session:
 
     def look_at_torn(self) -> None:
         """A message of which the beginning is there: is it worth waiting for the rest?"""
-        letter, length = self.requests.torn[0][0], self.requests.need - 1
+        torn = self.requests.torn
+        assert torn is not None
+        letter, length = torn[0][0], self.requests.need - 1
         if letter not in _KNOWN:
             raise ClientFault(f"invalid frontend message type {letter}", sqlstate="08P01", severity="FATAL")
-        if length > SMALL_BYTES and letter in _SMALL:
+        if length > _SMALL_BYTES and letter in _SMALL:
             raise self.too_large(letter, length)
 
     def too_large(self, letter: int, length: int) -> ClientFault:
         return ClientFault(
             f"invalid message length {length}",
             sqlstate="08P01",
-            detail=f"A {Frontend(letter).name} message of up to {SMALL_BYTES} bytes is accepted.",
+            detail=f"A {Frontend(letter).name} message of up to {_SMALL_BYTES} bytes is accepted.",
             severity="FATAL",
         )
 
@@ -1003,7 +1167,7 @@ class Session:
         if self.server is None:
             if not self.begin_message and not self.links:
                 self.leave()
-        elif self.server.pipeline.idle() and self.server.pipeline.tx_status == IDLE:
+        elif self.server.pipeline.idle() and self.server.pipeline.tx_status == _IDLE:
             self.settle()
 
     def close(self) -> None:
@@ -1012,12 +1176,16 @@ class Session:
         self.close_transport()
 
     def end(self) -> None:
-        if self.state == CLOSED:
+        if self.state == _CLOSED:
             return
-        was, self.state = self.state, CLOSED
-        if was == WAITING:
+        was, self.state = self.state, _CLOSED
+        if was == _WAITING:
             self.stop_waiting()
-        elif was == SLOW:
+        elif was == _RIDING:
+            lane, self.lane = self.lane, None
+            if lane is not None:
+                lane.leave(self)
+        elif was == _SLOW:
             self.services.slow_abandon(self)
         for name in list(self.prepared):
             self.drop_statement(name)
@@ -1026,10 +1194,10 @@ class Session:
             if link.pool is not None and not isinstance(link.owner, Conversation):
                 link.owner = None
                 link.pool.release(link)
-        self.links.clear()
+        self.links = EMPTY
         server, self.server = self.server, None
         if server is not None:
-            if self.must_ask or self.database.mode == "session" or was == SLOW:
+            if self.must_ask or self.database.mode == "session" or was == _SLOW:
                 server.dirty = True
             if self.writing_paused and server.closed_why is None:
                 server.resume_reading()
@@ -1045,9 +1213,26 @@ class Session:
 
     def cancellable(self) -> list[ServerConnection]:
         """The servers that work for this client now. A client that waits for one is answered here."""
-        if self.state == WAITING:
+        if self.state == _WAITING:
             self.stop_waiting()
             self.refused(ClientFault("canceling statement due to user request", sqlstate="57014"))
+            return []
+        lane = self.lane
+        if lane is not None:
+            if lane.is_alone_at_front(self):
+                # those behind go elsewhere first: a cancel request that comes late hits nobody
+                lane.make_way()
+                return [lane.server]
+            lane.leave(self)
+            self.off_the_lane()
+            self.requests.start = self.requests.at
+            self.errors += 1
+            self.write(
+                messages.error_response(ClientFault("canceling statement due to user request", sqlstate="57014"))
+            )
+            self.write(messages.ready_for_query(_TX_IDLE))
+            self.leave()
+            self.go_on()
             return []
         servers = [self.server] if self.server is not None else list(self.links.values())
         return [server for server in servers if not server.pipeline.idle()]

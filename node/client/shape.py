@@ -7,6 +7,7 @@ temporary tables, locks), or are answered here.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from node.errors import ClientFault
 from node.routing.hints import NONE as NO_HINTS
@@ -14,6 +15,9 @@ from node.routing.hints import SETTINGS as HINT_SETTINGS
 from node.routing.hints import Hints, comment_hints
 from node.routing.lexer import Lexed
 from node.routing.statement import Effects, Entry, Kind, Statement, StatementCache
+
+if TYPE_CHECKING:
+    from node.routing.catalog import Catalog
 
 
 class Pin(StrEnum):
@@ -84,6 +88,19 @@ class Shape:
             self.pin or self.sets or self.resets_all or self.forgets_statements or self.deallocates or self.begins
             or self.marks_dirty or self.redefines
         )  # fmt: skip
+
+    def why_alone(self, catalog: Catalog) -> str | None:
+        """Why a unit of this text never shares a connection with other clients' units; None: it may."""
+        if self.statements is None:
+            return "the statement could not be read"
+        if len(self.statements) != 1:
+            return "not one statement"
+        if not self.plain:
+            return "it leaves something behind"
+        statement = self.statements[0]
+        if not statement.read_only or statement.kind is not Kind.SELECT or statement.functions:
+            return "not a plain read"
+        return None
 
     def _note(self, s: Statement) -> None:
         effects = s.effects

@@ -266,6 +266,12 @@ class General(Table):
         live=_POOLS,
         ours=True,
     )
+    coalesce: bool = setting(
+        True,
+        "identical reads that board a lane in the same moment are sent once and answered to each of their clients",
+        live=_POOLS,
+        ours=True,
+    )
     max_client_conn: Count = setting(10_000, "most clients of this node; more are refused (53300)", ours=True)
     unix_socket_dir: str | None = setting(
         None, "folder for a UNIX socket named like PostgreSQL's; absent = none", live=_RESTART, ours=True

@@ -59,6 +59,26 @@ class PoolCore:
             return server
         return None
 
+    def acquire_like(self, parameters: object) -> ServerConnection | None:
+        """The warmest idle connection that has been told these settings."""
+        if self.waiters or self.paused:
+            return None
+        idle = self.idle
+        at = len(idle) - 1
+        while at >= 0:
+            server = idle[at]
+            if server.parameters is parameters:
+                del idle[at]
+                self.lent[server] = None
+                return server
+            at -= 1
+        return None
+
+    def put_back(self, server: ServerConnection) -> None:
+        """Taken and not used: as it was, on top of the stack."""
+        del self.lent[server]
+        self.idle.append(server)
+
     def wait(self, borrower: Borrower, now: float) -> Waiter:
         waiter = Waiter(borrower, now)
         self.waiters.append(waiter)

@@ -18,6 +18,8 @@ from node.errors import ServerFault
 from node.pool.core import Borrower, PoolCore, Waiter
 from node.pool.drain import Drain
 from node.pool.health import HealthTracker
+from node.pool.lane import Lanes
+from node.pool.lane_count import LaneCount
 from node.server.cancel import cancel
 from node.server.connection import IDLE, Lost, ServerConnection, Traffic
 from node.server.conversation import Conversation
@@ -62,6 +64,8 @@ class PoolSettings:
     ban_timeout_s: float = 300.0
     prepared_limit: int = 1 << 62
     connection_recovery: str = "recover"
+    lanes: int | str = "auto"
+    coalesce: bool = True
 
 
 class PoolClosed(ServerFault):
@@ -83,6 +87,8 @@ class Surroundings:
     random: Random
     spawn: Callable[[Awaitable[None]], object]
     no_parameters: object
+    soon: Callable[[Callable[[], None]], object]  # calls when the turn of the event loop ends
+    later: Callable[[float, Callable[[], None]], object]
 
 
 _ids = itertools.count(1)
@@ -122,7 +128,26 @@ class Pool:
         self._checking = 0  # connections being checked for somebody who waits
         self._held: dict[ServerConnection, None] = {}  # free as soon as no cancel request can hit them
         self.counters = PoolCounters()
+        self.lanes: Lanes | None = None
+        self.set_lanes()
         self.gone = Traffic()  # of connections that are closed
+
+    def set_lanes(self) -> None:
+        """As the settings in force say."""
+        wanted = self.settings.lanes
+        if wanted == "off" or wanted == 0 or self.settings.mode == "session":
+            if self.lanes is not None:
+                self.lanes.close()
+            self.lanes = None
+            return
+        fixed = None if wanted == "auto" else int(wanted)
+        if self.lanes is None:
+            count = LaneCount(fixed, self.core.size)
+            self.lanes = Lanes(self, count, soon=self.around.soon, later=self.around.later, clock=self.around.clock)
+        else:
+            self.lanes.count.limit(fixed, self.core.size)
+        self.lanes.coalesces = self.settings.coalesce
+        self.lanes.prepared_limit = self.settings.prepared_limit
 
     # --- borrowing ---------------------------------------------------------------------------------------------
 
@@ -136,6 +161,18 @@ class Pool:
             # Long unused: a firewall may have forgotten it. Checked first; the caller is the first to wait for it.
             self._checking += 1
             self.around.spawn(self._check_for_waiter(server))
+            return None
+        self.counters.assigned += 1
+        return server
+
+    def acquire_like(self, parameters: object) -> ServerConnection | None:
+        """As `acquire`, but only a connection with these settings, and none that would have to be asked first."""
+        server = self.core.acquire_like(parameters)
+        if server is None:
+            return None
+        interval = self.settings.healthcheck_interval_s
+        if 0 < interval < self.around.clock() - max(server.used_at, server.checked_at):
+            self.core.put_back(server)
             return None
         self.counters.assigned += 1
         return server
@@ -334,6 +371,8 @@ class Pool:
                 first.borrower.refused(self._checkout_timeout(now - first.since))
             else:
                 break
+        if self.lanes is not None:
+            self.lanes.retire(now)
         for server in [s for s in core.idle if now - s.created_at > s.lifetime_s]:
             self.close_idle(server, Lost.LIFETIME)
         spare = len(core.idle) + len(core.lent) - settings.min_size
@@ -475,10 +514,14 @@ class Pool:
             self.close_idle(server, Lost.RECONNECT)
         for server in self.core.lent:
             server.lifetime_s = 0.0
+        if self.lanes is not None:
+            self.lanes.close()
 
     def close(self, why: Lost = Lost.REPLACED) -> None:
         """Lends nothing any more; connections in use end when they come back."""
         self.closed = True
+        if self.lanes is not None:
+            self.lanes.close()
         for server in list(self.core.idle):
             self.close_idle(server, why)
         self.refuse_waiters(self._gone())

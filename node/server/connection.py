@@ -77,7 +77,7 @@ class ServerConnection:
 
     __slots__ = (
         "bytes_received", "bytes_sent", "cancelling", "checked_at", "close_transport", "closed_why", "created_at",
-        "dirty", "errors", "gone", "healthchecks", "id", "lifetime_s", "owner", "parameters", "pause_reading",
+        "dirty", "errors", "gone", "healthchecks", "id", "lane", "lifetime_s", "owner", "parameters", "pause_reading",
         "pid", "pipeline", "pool", "prepared", "queries", "requested_at", "resume_reading", "rollbacks", "secret",
         "statuses", "tls", "transactions", "used_at", "write", "writing_paused",
     )  # fmt: skip
@@ -87,6 +87,7 @@ class ServerConnection:
         self.pool = pool
         self.pipeline = Pipeline()
         self.owner: Owner | None = None
+        self.lane: object = None  # its Lane, since it was one for the first time
         self.parameters = parameters  # interned; compared with `is`
         self.prepared: OrderedDict[int, bool] = OrderedDict()  # id of a Prepared → surely there (else: Close first)
         self.statuses: dict[str, str] = {}  # ParameterStatus values as last reported
@@ -133,6 +134,29 @@ class ServerConnection:
         """May it go back to the pool as it is?"""
         pipeline = self.pipeline
         return self.closed_why is None and pipeline.tx_status == IDLE and pipeline.idle()
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from the server's socket: each piece to whoever has the connection when it is reached."""
+        self.bytes_received += len(data)
+        pipeline = self.pipeline
+        at = 0
+        while True:
+            owner = self.owner
+            if owner is None:
+                self.unsolicited(data[at:] if at else data)
+                return
+            out = pipeline.replies(data, at)
+            at = pipeline.stopped_at
+            if pipeline.statuses:
+                self.learn()
+            owner.from_server(self, out)
+            # what follows answers another owner's request: the one who has the connection then hears it
+            if at == 0 or self.closed_why is not None:
+                break
+        if pipeline.broken and self.closed_why is None:
+            fault = self.out_of_sync()
+            self.close(Lost.OUT_OF_SYNC)
+            self.lost(fault)
 
     def unsolicited(self, data: bytes) -> None:
         """What a server says while nobody has borrowed it."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import cast
 
 from node.errors import ServerFault
-from node.server.connection import Lost, ServerConnection
+from node.server.connection import ServerConnection
 from node.wire import messages
 
 
@@ -28,32 +28,7 @@ class ServerProtocol(asyncio.Protocol):
         connection.resume_reading = opened.resume_reading
 
     def data_received(self, data: bytes) -> None:
-        connection = self.connection
-        connection.bytes_received += len(data)
-        owner = connection.owner
-        if owner is None:
-            connection.unsolicited(data)
-            return
-        pipeline = connection.pipeline
-        out = pipeline.replies(data, 0)
-        if pipeline.statuses:
-            connection.learn()
-        stopped_at = pipeline.stopped_at
-        owner.from_server(connection, out)
-        while stopped_at and connection.closed_why is None:
-            # what follows answers another owner's request: the one who has the connection now hears it
-            owner = connection.owner
-            if owner is None:
-                connection.unsolicited(data[stopped_at:])
-                return
-            out = pipeline.replies(data, stopped_at)
-            stopped_at = pipeline.stopped_at
-            connection.learn()
-            owner.from_server(connection, out)
-        if pipeline.broken and connection.closed_why is None:
-            fault = connection.out_of_sync()
-            connection.close(Lost.OUT_OF_SYNC)
-            connection.lost(fault)
+        self.connection.receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         reason = f"{type(exc).__name__}: {exc}" if exc else "the server closed it"

@@ -15,6 +15,7 @@ cdef class Requests:
     cdef public Py_ssize_t at, start, end, rest, need, torn_bytes
     cdef public list torn
     cdef public unsigned long long length
+    cdef public Py_ssize_t count, text_at, text_end, bind_at, name_at, name_end
 
     cpdef feed(self, bytes data)
     cpdef Py_ssize_t waiting_bytes(self)
@@ -27,12 +28,17 @@ cdef class Requests:
         p="const unsigned char *", n=Py_ssize_t, at=Py_ssize_t, end=Py_ssize_t, letter=int, length="unsigned long long"
     )
     cpdef Py_ssize_t unit(self)
+    @cython.locals(
+        p="const unsigned char *", n=Py_ssize_t, end=Py_ssize_t, letter=int, length="unsigned long long", executed=bint
+    )
+    cpdef bint batch(self, Py_ssize_t at)
+    cpdef give_back(self, bytes unit)
 
 
 cdef class Pipeline:
     cdef public long long sent, done
     cdef public int tx_status, copy_in, broken
-    cdef public bint batch, failed
+    cdef public bint batch, failed, shared
     cdef public long long errors, units, tag, rows_inserted, rows_updated, rows_deleted
     cdef public bytes skip_error, last_error
     cdef public list statuses
@@ -55,7 +61,13 @@ cdef class Pipeline:
     cpdef owe_skipped(self, object owner)
     cpdef bint owe_fake(self, int kind, object owner)
     cpdef owe_sync(self, object owner)
+    cpdef owe_unit(self, long long count, object owner)
     cpdef copy_ended(self)
+    cpdef object head_owner(self)
+    @cython.locals(at="long long", found=list)
+    cpdef list all_owners(self)
+    @cython.locals(at="long long", any_found=bint)
+    cpdef bint change_owner(self, object owner, object to)
     @cython.locals(p="const unsigned char *", n=Py_ssize_t, pos=Py_ssize_t, run=Py_ssize_t, end=Py_ssize_t,
                    letter=int, length="unsigned long long", slot=Py_ssize_t, head=int, kind=int, skipped=bint, out=list,
                    kept=Py_ssize_t, other=bint)

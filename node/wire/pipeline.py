@@ -31,6 +31,7 @@ Interpreted and compiled (see pipeline.pxd) this file behaves the same; the comp
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 SYNC = 1
 QUERY = 2
@@ -92,19 +93,28 @@ class Requests:
         self.rest = 0  # bytes still to come of a CopyData body handed out in parts
         self.need = 0  # bytes a held message has in all; 0: none is held
         self.torn_bytes = 0
-        self.torn: list[bytes] = []
+        self.torn: list[bytes] | None = None
         self.length = 0  # the offending length after TOO_LONG
+        # what `batch` found: where in `buffer` the text of its Parse and the statement name of its Bind are
+        self.count = 0  # messages before the Sync
+        self.text_at = 0
+        self.text_end = 0
+        self.bind_at = 0
+        self.name_at = 0
+        self.name_end = 0
 
     def feed(self, data: bytes) -> None:
         """Adds what arrived. Chunks of a torn message are collected and joined once, not copied again and again."""
         if self.need:
-            self.torn.append(data)
+            torn = self.torn
+            assert torn is not None
+            torn.append(data)
             self.torn_bytes += len(data)
             if self.torn_bytes < self.need:
                 return
-            self.buffer = b"".join(self.torn)
+            self.buffer = b"".join(torn)
             self.at = 0
-            self.torn = []
+            self.torn = None
             self.need = 0
         elif self.at < len(self.buffer):
             self.buffer = self.buffer[self.at :] + data
@@ -200,6 +210,81 @@ class Requests:
             at = end
         return 0
 
+    def batch(self, at: int) -> bool:
+        """Is buffer[at:] one whole batch of one statement, in the shape that drivers send?
+
+            [Parse of the unnamed statement] [Describe of it] Bind [Describe portal] Execute of all rows [Close portal]
+            Sync
+
+        with the unnamed portal and nothing behind it. Then `text_at`, `text_end` delimit the text of its Parse (both 0
+        without one), `bind_at` is its Bind, `name_at`, `name_end` delimit the Bind's statement name, `count` is the
+        number of messages before the Sync. Whatever else it may be is for others to find out.
+        """
+        p = self.buffer
+        n = len(self.buffer)
+        self.count = 0
+        self.text_at = 0
+        self.text_end = 0
+        self.bind_at = 0
+        executed = False
+        if self.need:
+            return False
+        while n - at >= 5:
+            letter = p[at]
+            length = _number(p, at + 1)
+            if length < 4 or length > self.limit:
+                return False
+            end = at + 1 + length
+            if end > n:
+                return False
+            if letter == 83:  # S: Sync
+                return length == 4 and end == n and executed
+            self.count += 1
+            if letter == 80:  # P: Parse
+                if self.count != 1 or length < 8 or p[at + 5] != 0:
+                    return False
+                self.text_at = at + 6
+                self.text_end = at + 6
+                while self.text_end < end and p[self.text_end] != 0:
+                    self.text_end += 1
+                if self.text_end >= end:
+                    return False
+            elif letter == 66:  # B: Bind
+                if self.bind_at or length < 12 or p[at + 5] != 0:
+                    return False
+                self.bind_at = at
+                self.name_at = at + 6
+                self.name_end = at + 6
+                while self.name_end < end and p[self.name_end] != 0:
+                    self.name_end += 1
+                # a named statement was parsed long ago, the unnamed one in this batch
+                if self.name_end >= end or (self.name_at == self.name_end) != (self.text_at != 0):
+                    return False
+            elif letter == 68:  # D: Describe
+                if length != 6 or p[at + 6] != 0 or executed:
+                    return False
+                if p[at + 5] == 83:  # S: of the statement
+                    if self.text_at == 0:
+                        return False
+                elif p[at + 5] != 80 or self.bind_at == 0:
+                    return False
+            elif letter == 69:  # E: Execute
+                if length != 9 or p[at + 5] != 0 or self.bind_at == 0 or executed or _number(p, at + 6) != 0:
+                    return False
+                executed = True
+            elif letter == 67:  # C: Close
+                if length != 6 or p[at + 5] != 80 or p[at + 6] != 0 or not executed:
+                    return False
+            else:
+                return False
+            at = end
+        return False
+
+    def give_back(self, unit: bytes) -> None:
+        """Puts a unit that was handed out in front of what has come since: it is going to be looked at again."""
+        self.buffer = unit + self.buffer[self.at :]
+        self.at = 0
+
 
 class Pipeline:
     """The replies one server connection owes, to whom, and its transaction status."""
@@ -212,6 +297,7 @@ class Pipeline:
         self.failed = False  # the server discards until a Sync that was not forwarded yet
         self.copy_in = 0  # 1: the server takes CopyData; 2: CopyDone or CopyFail was forwarded
         self.broken = 0  # letter of the reply that fits nothing we asked; 0: all is well
+        self.shared = False  # a lane: only what an autocommit read can be answered with fits
         self.errors = 0  # ErrorResponses seen
         self.units = 0  # ReadyForQuery seen
         self.rows_inserted = self.rows_updated = self.rows_deleted = 0  # by the command tags
@@ -298,12 +384,48 @@ class Pipeline:
         self.sent += 1
         self.push(_SYNC, self.sent, owner)
 
+    def owe_unit(self, count: int, owner: object) -> None:
+        """A whole batch was forwarded: `count` messages that have a reply each, and its Sync."""
+        self.batch = False
+        self.sent += count + 1
+        self.push(_SYNC, self.sent, owner)
+
     def copy_ended(self) -> None:
         """CopyDone or CopyFail was forwarded."""
         if self.copy_in == 1:
             self.copy_in = 2
         elif self.copy_in == 0 and self.done < self.sent:
             self.push(_COPY_END, self.sent + 1, None)
+
+    # --- whose the replies are ---------------------------------------------------------------------------------
+
+    def head_owner(self) -> Any:
+        """To whom the next byte of the server belongs; None: to nobody, or nothing is owed."""
+        if self.head == self.tail:
+            return None
+        return self.owners[self.head & _MASK]
+
+    def all_owners(self) -> list[Any]:
+        """Everybody to whom something is owed, in the order of the replies, each once; without those that left."""
+        found: list[Any] = []
+        at = self.head
+        while at != self.tail:
+            owner = self.owners[at & _MASK]
+            if owner is not None and not (found and found[-1] is owner):
+                found.append(owner)
+            at += 1
+        return found
+
+    def change_owner(self, owner: object, to: object) -> bool:
+        """What is owed to `owner` is owed to `to` now; None: its bytes are dropped. False: nothing is."""
+        any_found = False
+        at = self.head
+        while at != self.tail:
+            if self.owners[at & _MASK] is owner:
+                self.owners[at & _MASK] = to
+                any_found = True
+            at += 1
+        return any_found
 
     # --- what comes back ---------------------------------------------------------------------------------------
 
@@ -347,7 +469,7 @@ class Pipeline:
             if self.head != self.tail and self.ordinals[slot] == self.done + 1:
                 head = self.kinds[slot]
             if letter == 68 or letter == 100:  # D, d: rows and copy data, owed by somebody
-                if self.done == self.sent:
+                if self.done == self.sent or (self.shared and letter == 100):
                     self.broken = letter
                     break
                 if end > n:
@@ -369,6 +491,9 @@ class Pipeline:
                 if length != 5 or (head != _SYNC and head != _QUERY and head != _SKIP_QUERY):
                     self.broken = letter
                     break
+                if self.shared and p[pos + 5] != 73:  # I
+                    self.broken = letter
+                    break
                 self.tx_status = p[pos + 5]
                 self.units += 1
                 self.copy_in = 0
@@ -376,6 +501,12 @@ class Pipeline:
                 owner = self.owners[slot]
                 self.owners[slot] = None
                 self.head += 1
+            elif self.shared and (letter == 71 or letter == 87 or letter == 72 or letter == 99):  # G, W, H, c
+                self.broken = letter  # a read is no COPY
+                break
+            elif self.shared and (letter == 115 or letter == 65 or letter == 86):  # s, A, V
+                self.broken = letter  # all rows were asked for, nobody listens here, and functions are called alone
+                break
             elif letter == 67 or letter == 73 or letter == 115:  # C, I, s: an Execute, or a part of a Query
                 if letter == 67 and length >= 8 and end <= n:
                     self.tag = _number(p, pos + 5)

@@ -41,6 +41,7 @@ class StagePool:
 
     def __init__(self, stage: Stage, size: int) -> None:
         self.id = 1
+        self.lanes = None
         self.closed = False
         self.counters = PoolCounters()
         self.stage = stage

@@ -108,6 +108,8 @@ class FakeNode:
             random=Random(1),
             spawn=self.spawn,
             no_parameters=parameters.NONE,
+            soon=lambda call: call(),
+            later=lambda after_s, call: None,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self.databases = Databases(around, Identity("pgmurmur/node-a/boot"), Random(1), self.config)

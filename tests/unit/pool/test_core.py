@@ -135,7 +135,13 @@ class House:
         self.spawned = 0
         self.runs = True
         around = Surroundings(
-            open=self._open, clock=lambda: self.now, random=random.Random(1), spawn=self._spawn, no_parameters=NONE
+            open=self._open,
+            clock=lambda: self.now,
+            random=random.Random(1),
+            spawn=self._spawn,
+            no_parameters=NONE,
+            soon=lambda call: call(),
+            later=lambda after_s, call: None,
         )
         target = Target(host="h", port=1, database="d", user="u")
         self.pool = Pool(target, PoolSettings(**chosen), around, user="u", database="d")  # type: ignore[arg-type]

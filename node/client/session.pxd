@@ -1,0 +1,70 @@
+cimport cython
+
+from node.client.weight cimport Weight, Weights
+from node.gate cimport Gate
+from node.pool.lane cimport Lane, Lanes, Rider
+from node.server.connection cimport ServerConnection
+from node.wire.pipeline cimport Pipeline, Requests
+
+cdef int _BIND, _CLOSE, _COPY_DATA, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH, _FUNCTION_CALL, _PARSE, _QUERY
+cdef int _SYNC, _TERMINATE, _TX_IDLE, _TX_OPEN, _TX_FAILED, _IDLE, _ROOM, _FULL
+cdef int _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING
+cdef Py_ssize_t _SMALL_BYTES
+
+cdef class Session(Rider):
+    cdef public object id, services, account, database, write, close_transport, address
+    cdef public object _pause_reading, _resume_reading
+    cdef public Gate gate
+    cdef public Requests requests
+    cdef public int state
+    cdef public ServerConnection server
+    cdef public object pool, waiter
+    cdef public bint entered, discarding, reading_paused
+    cdef public object startup, application_name, parameters, tracked, reset_settings, pin
+    cdef public bint must_ask, redefined, torn_copy, asking
+    cdef public int forget_statements
+    cdef public dict prepared
+    cdef public object doubtful, unit_names, unit_parsed
+    cdef public long long errors_before
+    cdef public bytes begin_message
+    cdef public bint tx_failed, changed_schema
+    cdef public object shard, links, wrote, story, cursors, portals, catalog, hints, unit_role
+    cdef public Lane lane
+    cdef public bytes unit
+    cdef public Weight weight
+    cdef public int sent_again
+    cdef public bint blamed
+    cdef public Py_ssize_t stop_at
+    cdef public bytes unnamed_parse
+    cdef public object unnamed_on
+    cdef public object pid
+    cdef public bytes secret
+    cdef public double connected_at, active_since, transaction_since, last_request, linked_at
+    cdef public double wait_time_s, query_time_s, transaction_time_s
+    cdef public long long queries, transactions, transactions_2pc, errors, bytes_received, bytes_sent, bytes_before
+    cdef public bint managed
+    cdef public object on_closed, on_resumed
+
+    cpdef from_client(self, bytes data)
+    cpdef advance(self)
+    @cython.locals(requests=Requests, letter=int)
+    cpdef bint begin(self)
+    cpdef bint enter(self)
+    @cython.locals(requests=Requests, buffer=bytes, letter=int, weight=Weight, weights=Weights, lanes=Lanes, lane=Lane,
+                   at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t)
+    cpdef bint share(self, object pool, Py_ssize_t start, Py_ssize_t end)
+    cpdef off_the_lane(self)
+    cpdef go_on(self)
+    @cython.locals(server=ServerConnection)
+    cpdef bint acquire(self, object pool)
+    cpdef bint link(self, ServerConnection server)
+    @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int, run=Py_ssize_t,
+                   upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, stop_at=Py_ssize_t, again=bint, large=bint)
+    cpdef bint pump(self)
+    @cython.locals(server=ServerConnection, data=bytes)
+    cpdef Py_ssize_t flush(self, bytes buffer, Py_ssize_t run, Py_ssize_t upto, Py_ssize_t next_run, list pieces)
+    @cython.locals(pipeline=Pipeline)
+    cpdef from_server(self, ServerConnection server, bytes data)
+    @cython.locals(server=ServerConnection, pipeline=Pipeline, now=double, took=double)
+    cpdef settle(self)
+    cpdef leave(self)

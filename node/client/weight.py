@@ -1,0 +1,63 @@
+"""May a unit of this shape share a connection with other clients' units, and is it light enough?
+
+Two questions. The first is settled by the statement and the catalogue: it reads, locks nothing, calls nothing volatile.
+The second is learned: what it took and how much it said, each time it ran, alone or on a lane. A shape that was not
+seen yet runs alone, and so does one that was slow or wide lately: those behind it would wait.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from node.client.shape import Shape
+    from node.routing.catalog import Catalog
+
+# What may be shared is at most this slow and this wide. The clock of the event loop counts in milliseconds.
+LIGHT_S = 0.005
+LIGHT_BYTES = 32 << 10
+# A maximum decays with every run: a read that had to wait for a lock once is light again a few dozen runs later.
+DECAY = 0.9
+# Shapes of one catalogue; beyond that all of them learn anew.
+WEIGHTS_MAX = 5000
+
+
+class Weight:
+    """What one shape has taken. `alone`: why it never shares; None: it may."""
+
+    __slots__ = ("alone", "runs", "size", "took_s")
+
+    def __init__(self, alone: str | None) -> None:
+        self.alone = alone
+        self.runs = 0
+        self.took_s = 0.0
+        self.size = 0.0
+
+    def learn(self, took_s: float, size: int) -> None:
+        """One more run: from the moment the server had it to the end of its answer, and the answer's bytes."""
+        self.runs += 1
+        took = self.took_s * DECAY
+        self.took_s = took_s if took_s > took else took
+        wide = self.size * DECAY
+        self.size = size if size > wide else wide
+
+    def is_light(self) -> bool:
+        return self.runs > 0 and self.took_s <= LIGHT_S and self.size <= LIGHT_BYTES
+
+
+class Weights:
+    """The weights of all shapes under one catalogue."""
+
+    __slots__ = ("catalog", "known")
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.known: dict[Shape, Weight] = {}
+
+    def of(self, shape: Shape) -> Weight:
+        weight = self.known.get(shape)
+        if weight is None:
+            if len(self.known) >= WEIGHTS_MAX:
+                self.known.clear()
+            weight = self.known[shape] = Weight(shape.why_alone(self.catalog))
+        return weight

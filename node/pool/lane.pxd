@@ -1,0 +1,55 @@
+cimport cython
+
+from node.pool.core cimport PoolCore
+from node.server.connection cimport ServerConnection
+from node.wire.pipeline cimport Pipeline
+
+cdef class Rider:
+    cdef public bint writing_paused
+
+    cpdef lane_bytes(self, bytes data)
+    cpdef lane_reply(self, bytes data, double took_s, Py_ssize_t size)
+    cpdef lane_error(self)
+    cpdef put_off(self, bint blamed)
+    cpdef lane_lost(self, object fault, bint said)
+
+
+cdef class Lane:
+    cdef public Lanes lanes
+    cdef public ServerConnection server
+    cdef public Pipeline pipeline
+    cdef public object parameters
+    cdef public Py_ssize_t depth
+    cdef public bint open, heard, reading_paused
+    cdef public object front
+    cdef public double front_since
+    cdef public Py_ssize_t front_bytes
+    cdef public long long units, errors
+    cdef public list outbox
+    cdef public dict turn, unsure
+
+    cpdef enter(self)
+    @cython.locals(pipeline=Pipeline, ahead=bytes)
+    cpdef board(self, Rider rider, bytes data, long long count, object prepared)
+    cpdef flush(self)
+    cpdef bytes ahead(self, Rider rider, object prepared)
+    @cython.locals(pipeline=Pipeline, ended="long long", now=double, took_s=double, size=Py_ssize_t, rider=Rider)
+    cpdef from_server(self, ServerConnection server, bytes data)
+
+
+cdef class Lanes:
+    cdef public object pool, count, soon, later, clock
+    cdef public PoolCore core
+    cdef public bint coalesces, watching
+    cdef public Py_ssize_t prepared_limit
+    cdef public list active
+    cdef public long long ended, shared, coalesced, resent, made_way
+
+    @cython.locals(core=PoolCore, active=list, lane=Lane, best=Lane, depth=Py_ssize_t, boardable=Py_ssize_t,
+                   server=ServerConnection)
+    cpdef Lane choose(self, object parameters)
+    @cython.locals(lane=Lane)
+    cpdef Lane enter(self, object parameters)
+    cpdef leave(self, Lane lane, double now)
+    cpdef forget(self, Lane lane)
+    cpdef watch(self)

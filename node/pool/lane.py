@@ -1,0 +1,494 @@
+"""Lanes: server connections on which reads of several clients travel one behind the other.
+
+A *unit* is what ends in one ReadyForQuery. Whether it may share is its session's question (client/weight.py); here is
+who owns which byte of a lane, and what happens when its head is slow, its server dies, or a client leaves.
+
+A lane is no kind of connection but something that a connection is while units are under way on it: the first unit makes
+it one (`Lanes.choose`), the last reply gives it back to the pool, where whoever waits for a whole connection gets it.
+
+    boarding    the unit is owed in the queue of replies (wire/pipeline.py) with its *rider* as the owner, and its bytes
+                lie in `outbox` until the turn of the event loop ends: one write for all who boarded in that turn
+    front       the rider whose unit the server answers now; the others stand behind, in the order of boarding
+    crowd       a list of riders in a rider's place: identical units of one turn, sent once, answered to each
+    left        None in a rider's place: he is gone, was cancelled or has been sent elsewhere; his bytes are dropped
+
+Rules:
+* Bytes, errors and notices belong to the front until its ReadyForQuery. A reply that does not fit closes the lane.
+* A rider of whose reply nothing was delivered may be *put off*: he gives his unit back and sends it again, elsewhere.
+  Only reads ride, so running one twice changes nothing. A rider who has had a byte hears the error.
+* Who stood at the front of a server that died without a word may be the reason: he is put off once, and then alone.
+* A lane that nobody may board any more (`open` is false) ends with its last reply. It is closed to others when its
+  front is slow or does not read (everybody behind is put off), for a cancel request, for RECONNECT, and when somebody
+  waits for a whole connection.
+* A statement that a unit makes known to the server ahead of itself is known to the others only when that unit has ended
+  well: a failed Parse must not be another client's error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from node.server.connection import ServerConnection
+
+if TYPE_CHECKING:
+    from node.errors import ServerFault
+    from node.pool.lane_count import LaneCount
+    from node.pool.pool import Pool
+
+# Units under way on one lane, those that nobody waits for any more included. More would make a client wait longer
+# for those before it than a lane more costs, and a lane's death would send more of them again.
+DEPTH_LIMIT = 128
+# A front that takes this long is not what its shape has learned (client/weight.py): those behind it go elsewhere.
+SLOW_S = 0.025
+# How often slow fronts are looked for while somebody stands behind one.
+LOOK_EVERY_S = 0.01
+# A statement whose client has gone is heard out for so long on the lane, then by the pool, which ends it.
+ABANDONED_S = 0.25
+
+
+class Prepared(Protocol):
+    """A named statement that many clients may bind (client/prepared.py)."""
+
+    number: int
+    parse: bytes
+
+    def make_room(self, server: ServerConnection, limit: int, owner: object) -> tuple[bytes, list[int]]: ...
+
+
+class Rider:
+    """A client with a unit on a lane (client/session.py)."""
+
+    writing_paused: bool
+
+    def lane_bytes(self, data: bytes) -> None:
+        """The beginning of the reply."""
+        raise NotImplementedError
+
+    def lane_reply(self, data: bytes, took_s: float, size: int) -> None:
+        """The end of the reply, and what all of it took. The rider may board again at once."""
+        raise NotImplementedError
+
+    def lane_error(self) -> None:
+        """The reply has an ErrorResponse in it."""
+        raise NotImplementedError
+
+    def put_off(self, blamed: bool) -> None:
+        """Nothing was delivered: send it again, elsewhere. `blamed`: it may be the reason why the server died."""
+        raise NotImplementedError
+
+    def lane_lost(self, fault: ServerFault, said: bool) -> None:
+        """A part was delivered, and no more will come. `said`: the server's last words were part of it."""
+        raise NotImplementedError
+
+
+class Lane:
+    """One connection while units of several clients are under way on it. Owner of the connection meanwhile."""
+
+    def __init__(self, lanes: Lanes, server: ServerConnection) -> None:
+        self.lanes = lanes
+        self.server = server
+        self.pipeline = server.pipeline
+        self.parameters = server.parameters
+        self.depth = 0  # units under way, those of riders that left included
+        self.open = True
+        self.front: Passenger = None
+        self.front_since = 0.0
+        self.front_bytes = 0
+        self.heard = False  # the front has had a byte
+        self.reading_paused = False  # until the front reads
+        self.units = 0
+        self.errors = 0
+        self.outbox: list[bytes] = []
+        self.turn: dict[bytes, Rider | list[Rider]] = {}  # who boarded in this turn of the loop with these bytes
+        self.unsure: dict[int, int] = {}  # statements made known → the reply after which that is sure
+
+    def enter(self) -> None:
+        """The connection becomes a lane."""
+        server, pipeline = self.server, self.pipeline
+        server.owner = self
+        pipeline.shared = True
+        self.parameters = server.parameters
+        self.depth = 0
+        self.open = True
+        self.front = None
+        self.units = pipeline.units
+        self.errors = pipeline.errors
+
+    # --- riders ------------------------------------------------------------------------------------------------
+
+    def board(self, rider: Rider, data: bytes, count: int, prepared: Prepared | None) -> None:
+        """Sends a unit. `count`: messages before the Sync of a batch, 0 for a Query. `prepared`: the statement that
+        it binds by name."""
+        pipeline = self.pipeline
+        turn = self.turn
+        if turn:
+            before = turn.get(data)
+            if before is not None:
+                self.join(before, rider, data)
+                return
+        ahead = b"" if prepared is None else self.ahead(rider, prepared)
+        if count:
+            pipeline.owe_unit(count, rider)
+        else:
+            pipeline.owe_query(rider)
+        if ahead:
+            # the unit that makes a statement known is the last one owed
+            self.unsure[prepared.number] = pipeline.sent  # type: ignore[union-attr]
+        self.depth += 1
+        if self.depth == 1:
+            self.front = rider
+            self.heard = False
+            self.front_bytes = 0
+            self.front_since = self.lanes.clock()
+        else:
+            self.lanes.shared += 1
+            self.lanes.watch()
+        if not self.outbox:
+            self.lanes.soon(self.flush)
+        self.outbox.append(ahead + data if ahead else data)
+        if self.lanes.coalesces:
+            turn[data] = rider
+
+    def join(self, before: Rider | list[Rider], rider: Rider, data: bytes) -> None:
+        """The same bytes are about to be sent for another client in this very turn: one answer serves both, and its
+        snapshot is younger than either request."""
+        self.lanes.coalesced += 1
+        if isinstance(before, list):
+            before.append(rider)
+            return
+        crowd = [before, rider]
+        self.pipeline.change_owner(before, crowd)
+        if self.front is before:
+            self.front = crowd
+        self.turn[data] = crowd
+
+    def flush(self) -> None:
+        """The turn of the loop ends: everything that boarded in it goes to the server."""
+        outbox = self.outbox
+        if not outbox:
+            return
+        self.outbox = []
+        if self.turn:
+            self.turn.clear()
+        server = self.server
+        if server.closed_why is None:
+            data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
+            server.bytes_sent += len(data)
+            server.write(data)
+
+    def ahead(self, rider: Rider, prepared: Prepared) -> bytes:
+        """What must be sent ahead so that the server knows the statement."""
+        server = self.server
+        known = server.prepared
+        number = prepared.number
+        if known.get(number):
+            if len(known) >= self.lanes.prepared_limit:
+                known.move_to_end(number)  # room is made by closing the one unused for longest
+            return b""
+        ahead, _ = prepared.make_room(server, self.lanes.prepared_limit, rider)
+        self.pipeline.owe_skipped(rider)
+        known[number] = False
+        return ahead + prepared.parse
+
+    def leave(self, rider: Rider) -> None:
+        """The client has gone or was cancelled: its bytes are dropped."""
+        self.turn.clear()
+        if self.pipeline.change_owner(rider, None):
+            if self.front is rider:
+                self.front = None
+                self.read_on()
+                self.lanes.watch()
+            return
+        for crowd in self.pipeline.all_owners():
+            if isinstance(crowd, list) and rider in crowd:
+                crowd.remove(rider)
+
+    def is_alone_at_front(self, rider: Rider) -> bool:
+        """Would a cancel request sent now reach the unit of this rider, and nobody else's?"""
+        return self.front is rider
+
+    def make_way(self) -> None:
+        """The front takes long, does not read, or is about to be cancelled: those behind it go elsewhere, and nobody
+        boards any more. Their replies are dropped when they come."""
+        self.open = False
+        self.turn.clear()
+        riders = [rider for rider in self.pipeline.all_owners() if rider is not self.front]
+        for rider in riders:
+            self.pipeline.change_owner(rider, None)
+        self.put_off(riders)
+
+    def put_off(self, passengers: list[Passenger]) -> None:
+        for passenger in passengers:
+            for rider in riders_of(passenger):
+                self.lanes.resent += 1
+                rider.put_off(False)
+
+    # --- what the server says ----------------------------------------------------------------------------------
+
+    def from_server(self, server: ServerConnection, data: bytes) -> None:
+        """Bytes for the front; perhaps the end of its unit."""
+        pipeline = self.pipeline
+        front = self.front
+        if (pipeline.errors != self.errors or pipeline.broken) and self.is_over():
+            return
+        if pipeline.units == self.units:
+            self.front_bytes += len(data)
+            if front is not None and data:
+                if not self.heard:
+                    self.heard = not _only_notices(data)
+                if isinstance(front, list):
+                    for rider in list(front):
+                        rider.lane_bytes(data)
+                else:
+                    front.lane_bytes(data)
+                self.pause_if_unread()
+            return
+        ended = pipeline.units - self.units
+        self.units = pipeline.units
+        self.depth -= ended
+        self.lanes.ended += ended
+        now = self.lanes.clock()
+        took_s = now - self.front_since
+        size = self.front_bytes + len(data)
+        self.front_since = now
+        self.front_bytes = 0
+        self.heard = False
+        self.front = pipeline.head_owner() if self.depth else None
+        if self.unsure:
+            self.settle_statements()
+        if self.reading_paused:
+            self.read_on()
+        if front is not None:
+            if isinstance(front, list):
+                for rider in front:
+                    rider.lane_reply(data, took_s, size)
+            else:
+                front.lane_reply(data, took_s, size)
+        if self.depth == 0 and server.owner is self:
+            self.lanes.leave(self, now)
+
+    def is_over(self) -> bool:
+        """Looks at an error, or at a reply that does not fit. True: the connection ends, `server_lost` will come."""
+        pipeline = self.pipeline
+        self.errors = pipeline.errors
+        front = self.front
+        last = pipeline.last_error
+        fatal = b"SFATAL\0" in last or b"SPANIC\0" in last or b"VFATAL\0" in last or b"VPANIC\0" in last
+        if pipeline.broken or fatal:
+            self.open = False
+            # the server's last words belong to him who was being answered
+            return front is None or not self.heard or bool(pipeline.broken)
+        self.server.errors += 1
+        for number in self.unsure:
+            self.server.prepared[number] = False
+        self.unsure.clear()
+        if b"C0A000\0" in last or b"C26000\0" in last:
+            # "cached plan must not change result type": parse anew next time
+            self.server.doubt_statements()
+        for rider in riders_of(front):
+            rider.lane_error()
+        return False
+
+    def settle_statements(self) -> None:
+        done = self.pipeline.done
+        known = self.server.prepared
+        for number, ordinal in list(self.unsure.items()):
+            if ordinal <= done:
+                del self.unsure[number]
+                if number in known:
+                    known[number] = True
+
+    def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
+        """The connection is gone: who has heard nothing tries elsewhere, and nobody notices."""
+        front, self.front = self.front, None
+        riders = self.pipeline.all_owners()
+        last = self.pipeline.last_error
+        said = b"SFATAL\0" in last or b"VFATAL\0" in last
+        self.depth = 0
+        self.open = False
+        self.outbox = []
+        self.turn.clear()
+        self.lanes.forget(self)
+        for rider in riders:
+            self.pipeline.change_owner(rider, None)
+        if front is not None and riders and riders[0] is front:
+            del riders[0]
+            for rider in riders_of(front):
+                if self.heard:
+                    rider.lane_lost(fault, said)
+                else:
+                    self.lanes.resent += 1
+                    rider.put_off(not said)
+        self.put_off(riders)
+
+    def pause_if_unread(self) -> None:
+        """A front that does not read: nobody stands behind it, and its server is read no further."""
+        if any(rider.writing_paused for rider in riders_of(self.front)):
+            if not self.reading_paused:
+                self.reading_paused = True
+                self.server.pause_reading()
+            self.make_way()
+
+    def read_on(self) -> None:
+        """The front reads again, or has gone."""
+        if self.reading_paused:
+            self.reading_paused = False
+            if self.server.closed_why is None:
+                self.server.resume_reading()
+
+    def server_pause(self) -> None:
+        """The server takes no more bytes for now."""
+        self.open = False
+
+    def server_resume(self) -> None:
+        return None
+
+
+Passenger = Rider | list[Rider] | None
+"""Whose a unit is: a rider's, a crowd's, or nobody's any more."""
+
+
+def riders_of(passenger: Passenger) -> list[Rider]:
+    """A list of its own: riders leave crowds while one goes through them."""
+    if passenger is None:
+        return []
+    return list(passenger) if isinstance(passenger, list) else [passenger]
+
+
+def _only_notices(data: bytes) -> bool:
+    """Nothing but NoticeResponse and ParameterStatus: said by a server at any time, no part of a reply."""
+    at = 0
+    while at + 5 <= len(data):
+        if data[at] not in (78, 83):  # N, S
+            return False
+        at += 1 + int.from_bytes(data[at + 1 : at + 5], "big")
+    return at == len(data)
+
+
+class Lanes:
+    """The lanes of one pool: which connection a unit boards."""
+
+    def __init__(self, pool: Pool, count: LaneCount, *, soon: Callable[[Callable[[], None]], object],
+                 later: Callable[[float, Callable[[], None]], object], clock: Callable[[], float]) -> None:  # fmt: skip
+        self.pool = pool
+        self.core = pool.core
+        self.count = count  # how many connections are lanes
+        self.soon = soon  # calls when the turn of the event loop ends
+        self.later = later
+        self.clock = clock
+        self.coalesces = True
+        self.prepared_limit = 1 << 62
+        self.active: list[Lane] = []
+        self.watching = False
+        self.ended = 0  # units answered
+        self.shared = 0  # units that travelled behind another client's
+        self.coalesced = 0  # of identical units sent once: those that were not sent
+        self.resent = 0  # units sent again
+        self.made_way = 0  # lanes that were cleared behind a slow front
+
+    def choose(self, parameters: object) -> Lane | None:
+        """A lane with these settings: a connection that nobody uses while there may be more lanes, else the shallowest.
+        None: the unit asks the pool for a whole connection."""
+        core = self.core
+        active = self.active
+        if core.paused:
+            return None
+        best: Lane | None = None
+        depth = DEPTH_LIMIT
+        boardable = 0
+        for lane in active:
+            if lane.open:
+                boardable += 1
+                if lane.depth < depth and lane.parameters is parameters:
+                    server = lane.server
+                    if server.lifetime_s <= 0 or server.cancelling or server.closed_why is not None:
+                        lane.open = False
+                    else:
+                        best = lane
+                        depth = lane.depth
+        if core.waiters:
+            # Somebody waits for a whole connection: one lane ends for them. The last one does too: then reads queue up
+            # with everybody else, first come first served.
+            if boardable and boardable == len(active):
+                shallowest = min(active, key=_depth)
+                shallowest.open = False
+                if shallowest is best:
+                    best = None
+            return best
+        if best is None or boardable < self.count.allowed:
+            opened = self.enter(parameters)
+            if opened is not None:
+                return opened
+        return best
+
+    def enter(self, parameters: object) -> Lane | None:
+        """Makes an idle connection with these settings a lane."""
+        server = self.pool.acquire_like(parameters)
+        if server is None:
+            return None
+        lane = server.lane
+        if not isinstance(lane, Lane):
+            lane = server.lane = Lane(self, server)
+        lane.enter()
+        self.active.append(lane)
+        return lane
+
+    def leave(self, lane: Lane, now: float) -> None:
+        """The lane is empty: its connection goes back."""
+        self.forget(lane)
+        lane.pipeline.shared = False
+        self.pool.take_back(lane.server, now)
+
+    def forget(self, lane: Lane) -> None:
+        if lane in self.active:
+            self.active.remove(lane)
+
+    def close(self) -> None:
+        """Nobody boards any more (RECONNECT, a new configuration); what is under way ends as usual."""
+        for lane in self.active:
+            lane.open = False
+
+    def retire(self, now: float) -> None:
+        """Connections that are busy all the time grow old too."""
+        for lane in self.active:
+            if now - lane.server.created_at > lane.server.lifetime_s:
+                lane.open = False
+
+    # --- slow fronts -------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Somebody stands behind another: are the fronts slow?"""
+        if not self.watching:
+            self.watching = True
+            self.later(LOOK_EVERY_S, self.look)
+
+    def look(self) -> None:
+        self.watching = False
+        now = self.clock()
+        self.count.look(now, self.ended)
+        slow = [lane for lane in self.active if now - lane.front_since > SLOW_S]
+        for lane in slow:
+            if lane.depth > 1 and lane.open and self.has_room_besides(slow):
+                self.made_way += 1
+                lane.make_way()
+            if lane.front is None and now - lane.front_since > ABANDONED_S:
+                self.abandon(lane)
+        if any(lane.depth > 1 or lane.front is None for lane in self.active):
+            self.watch()
+
+    def has_room_besides(self, slow: list[Lane]) -> bool:
+        """Is there a connection on which a unit would be answered sooner than behind a slow front?"""
+        core = self.core
+        return bool(core.idle) or core.total < core.size or any(lane.open and lane not in slow for lane in self.active)
+
+    def abandon(self, lane: Lane) -> None:
+        """What runs on it is nobody's any more: the pool hears it out, or ends it."""
+        lane.make_way()
+        self.forget(lane)
+        lane.pipeline.shared = False
+        self.pool.release(lane.server)
+
+
+def _depth(lane: Lane) -> int:
+    return lane.depth

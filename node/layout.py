@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from node.database import Database, Layout
 from node.pool.checkout import checkout
 from node.pool.pool import Pool
-from node.routing.catalog import CATALOG_QUERIES, Catalog
+from node.routing.catalog import Catalog
+from node.routing.catalog_queries import CATALOG_QUERIES
 from node.routing.hints import search_path_names
 from node.server.conversation import Conversation, Result
 
 log = logging.getLogger("pgmurmur.catalog")
 
 CATALOG_TIMEOUT_S = 30.0
+
+# By name: what any shard has counts, so that a function which is volatile on one is volatile.
+_UNITED = frozenset(("functions", "operators", "own_types", "hidden"))
 
 _Rows = dict[str, list[list[str | None]]]
 # what one shard knows; whether it allows prepared transactions; its search_path
@@ -126,15 +130,17 @@ def _common(read: list[_Rows]) -> _Rows:
         return first
     common: _Rows = {}
     for name, rows in first.items():
-        if name in ("types",):
+        if name == "types":
             common[name] = rows
             continue
-        key = 2 if name in ("columns", "indexes", "dependencies") else 4
+        if name in _UNITED:
+            common[name] = [row for shard in read for row in shard[name]]
+            continue
         by_table: list[dict[tuple[str | None, ...], list[list[str | None]]]] = []
         for shard in read:
             tables: dict[tuple[str | None, ...], list[list[str | None]]] = {}
             for row in shard[name]:
-                tables.setdefault(tuple(row[:key]), []).append(row)
+                tables.setdefault(tuple(row[:2]), []).append(row)
             by_table.append(tables)
         common[name] = [
             row

@@ -1,6 +1,6 @@
 """What the shards know about their tables and functions: columns, keys, views, volatility. A frozen value.
 
-It is read by five queries (`CATALOG_QUERIES`), compared between the shards by whoever reads it, and replaced whole.
+It is read by the queries of catalog_queries.py, compared between the shards by whoever reads it, and replaced whole.
 Every answer distinguishes *no* from *not known*; nothing exact is ever concluded from *not known*.
 """
 
@@ -8,80 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import ClassVar
 
-COLUMNS_QUERY: Final = """
-SELECT n.nspname, c.relname, c.relkind, a.attname, a.atttypid, a.atttypmod,
-       coalesce(k.collname IN ('C', 'POSIX') OR k.collprovider = 'b'
-                OR (k.collprovider = 'd' AND (SELECT d.datcollate IN ('C', 'POSIX') FROM pg_catalog.pg_database d
-                                              WHERE d.datname = pg_catalog.current_database())), true),
-       coalesce(NOT k.collisdeterministic, false),
-       -- without the relation: that would wait for whoever alters the table
-       CASE WHEN a.attgenerated = '' THEN coalesce(pg_catalog.pg_get_expr(f.adbin, 0), '') ELSE '' END,
-       a.attidentity <> '', a.attgenerated <> '', a.attnotnull
-  FROM pg_catalog.pg_class c
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-  LEFT JOIN pg_catalog.pg_collation k ON k.oid = a.attcollation
-  LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
- WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-   AND c.relpersistence <> 't'
- ORDER BY n.nspname, c.relname, a.attnum"""
-
-INDEXES_QUERY: Final = """
-SELECT n.nspname, c.relname, i.indisprimary,
-       pg_catalog.array_to_string(ARRAY(SELECT coalesce(a.attname::text, '')
-                                          FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (num, at)
-                                          LEFT JOIN pg_catalog.pg_attribute a
-                                            ON a.attrelid = i.indrelid AND a.attnum = k.num
-                                         WHERE k.at <= i.indnkeyatts ORDER BY k.at), E'\\x01')
-  FROM pg_catalog.pg_index i
-  JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE i.indisunique AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
- ORDER BY n.nspname, c.relname, i.indexrelid"""
-
-DEPENDENCIES_QUERY: Final = """
-SELECT DISTINCT vn.nspname, v.relname, tn.nspname, t.relname
-  FROM pg_catalog.pg_rewrite r
-  JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace
-  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
-       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> v.oid
-  JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
-  JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
- WHERE vn.nspname NOT IN ('pg_catalog', 'information_schema')
-UNION
-SELECT cn.nspname, c.relname, pn.nspname, p.relname
-  FROM pg_catalog.pg_inherits i
-  JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-  JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
-  JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
-  JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
- ORDER BY 1, 2, 3, 4"""
-
-FUNCTIONS_QUERY: Final = """
-SELECT n.nspname, p.proname, p.provolatile, p.prokind, l.lanname
-  FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
- ORDER BY 1, 2, 3, 4, 5"""
-
-TYPES_QUERY: Final = """
-SELECT t.oid, n.nspname, t.typname
-  FROM pg_catalog.pg_type t
-  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
- ORDER BY 1"""
-
-CATALOG_QUERIES: Final[Mapping[str, str]] = {
-    "columns": COLUMNS_QUERY,
-    "indexes": INDEXES_QUERY,
-    "dependencies": DEPENDENCIES_QUERY,
-    "functions": FUNCTIONS_QUERY,
-    "types": TYPES_QUERY,
-}
-CATALOG_QUERY: Final = COLUMNS_QUERY
+from node.routing.catalog_queries import SEPARATOR
 
 Row = Sequence[str | None]
 
@@ -108,6 +37,10 @@ class CatalogTable:
     primary_key: tuple[str, ...] = ()
     unique: tuple[tuple[str, ...], ...] = ()
     parents: tuple[tuple[str, str], ...] = ()  # (schema, table) a view reads or a partition belongs to
+    calls: tuple[str, ...] | None = ()  # functions that a view's text calls; None: not known
+    locks: bool = False  # a view with FOR UPDATE
+    row_security: bool = False
+    foreign: bool = False  # it, or a partition below it, lies elsewhere
 
     def column(self, name: str) -> CatalogColumn | None:
         return next((c for c in self.columns if c.name == name), None)
@@ -122,6 +55,10 @@ class Catalog:
     search_path: tuple[str, ...] = ("public",)
     known: bool = True  # False: nothing was read yet
     readers: frozenset[str] = frozenset()  # functions whose bodies may read tables: SQL, PL/pgSQL ..., not immutable
+    operators: Mapping[str, str] = field(default_factory=dict)  # name → the most volatile, as `functions`
+    type_names: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()  # functions that run unseen: in casts, operator classes, types, domains
+    notations: frozenset[str] = frozenset()  # functions that may be called as t.name
 
     EMPTY: ClassVar[Catalog]
 
@@ -151,7 +88,7 @@ class Catalog:
         unique: dict[tuple[str, str], list[tuple[str, ...]]] = {}
         for row in rows.get("indexes", ()):
             schema, table, is_primary, names = (value or "" for value in row)
-            parts = tuple(names.split("\x01"))
+            parts = tuple(names.split(SEPARATOR))
             unique.setdefault((schema, table), []).append(parts)
             if is_primary == "t":
                 primary[schema, table] = parts
@@ -160,28 +97,53 @@ class Catalog:
             schema, table, above, parent = (value or "" for value in row)
             parents.setdefault((schema, table), []).append((above, parent))
         functions: dict[str, str] = {}
-        aggregates = set()
-        readers = set()
+        aggregates: set[str] = set()
+        readers: set[str] = set()
+        notations: set[str] = set()
         for row in rows.get("functions", ()):
-            schema, name, volatility, kind, language = (value or "" for value in row)
-            functions[name] = max(functions.get(name, "i"), volatility)  # i < s < v
-            if kind == "a":
-                aggregates.add(name)
-            if volatility != "i" and schema != "pg_catalog" and language not in ("c", "internal"):
-                readers.add(name)
+            _, volatility, aggregate, reads, notation, listed_names = (value or "" for value in row)
+            named = listed_names.split(SEPARATOR)
+            _most_volatile(functions, volatility, named)
+            if aggregate == "t":
+                aggregates.update(named)
+            if volatility != "i" and reads == "t":
+                readers.update(named)
+            if notation == "t":
+                notations.update(named)
+        operators: dict[str, str] = {}
+        for row in rows.get("operators", ()):
+            _most_volatile(operators, row[0] or "", (row[1] or "").split(SEPARATOR))
         types = {int(row[0] or 0): (row[1] or "", row[2] or "") for row in rows.get("types", ())}
-        tables = {
-            key: CatalogTable(
+        own_types = {name for row in rows.get("own_types", ()) for name in (row[0] or "").split(SEPARATOR)}
+        relations = {(row[0] or "", row[1] or ""): row for row in rows.get("relations", ())}
+        foreign = _foreign(kinds, parents)
+        tables = {}
+        for key, listed in columns.items():
+            calls, locks, row_security = _relation(relations.get(key))
+            tables[key] = CatalogTable(
                 *key,
                 kinds[key],
                 tuple(listed),
                 primary.get(key, ()),
                 tuple(unique.get(key, ())),
                 tuple(parents.get(key, ())),
-            )  # fmt: skip
-            for key, listed in columns.items()
-        }
-        return cls(tables, functions, frozenset(aggregates), types, search_path, readers=frozenset(readers))
+                calls,
+                locks,
+                row_security,
+                key in foreign,
+            )
+        return cls(
+            tables,
+            functions,
+            frozenset(aggregates),
+            types,
+            search_path,
+            readers=frozenset(readers),
+            operators=operators,
+            type_names=frozenset(own_types.union(name for _, name in types.values())),
+            hidden=frozenset(row[0] or "" for row in rows.get("hidden", ())),
+            notations=frozenset(notations),
+        )
 
     def table(self, schema: str | None, name: str) -> CatalogTable | None:
         """By the schema, else by the search path, else the only table of that name."""
@@ -193,6 +155,13 @@ class Catalog:
                 return found
         named = self._by_name.get(name, ())
         return named[0] if len(named) == 1 else None
+
+    def named(self, schema: str | None, name: str) -> Sequence[CatalogTable]:
+        """Every table that the name may mean, whatever the search_path of who asks."""
+        if schema is None:
+            return self._by_name.get(name, ())
+        found = self.tables.get((schema, name))
+        return () if found is None else (found,)
 
     @property
     def _by_name(self) -> dict[str, list[CatalogTable]]:
@@ -230,6 +199,33 @@ class Catalog:
     def _column(self, schema: str | None, table: str, column: str) -> CatalogColumn | None:
         found = self.table(schema, table)
         return None if found is None else found.column(column)
+
+
+def _most_volatile(known: dict[str, str], volatility: str, names: Iterable[str]) -> None:
+    for name in names:
+        known[name] = max(known.get(name, "i"), volatility)  # i < s < v
+
+
+def _relation(row: Row | None) -> tuple[tuple[str, ...] | None, bool, bool]:
+    """calls, locks, row_security"""
+    if row is None:
+        return None, False, False
+    _, _, row_security, calls, locks = row
+    return tuple(calls.split(SEPARATOR)) if calls else (), locks == "t", row_security == "t"
+
+
+def _foreign(
+    kinds: Mapping[tuple[str, str], str], parents: Mapping[tuple[str, str], Sequence[tuple[str, str]]]
+) -> set[tuple[str, str]]:
+    """Foreign tables, and what they are partitions of."""
+    found: set[tuple[str, str]] = set()
+    stack = [key for key, kind in kinds.items() if kind == "f"]
+    while stack:
+        key = stack.pop()
+        if key not in found:
+            found.add(key)
+            stack.extend(parents.get(key, ()))
+    return found
 
 
 Catalog.EMPTY = Catalog(known=False)

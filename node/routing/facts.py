@@ -68,6 +68,15 @@ _CLOSED_TO_BLOCKS: Final = (
     ast.CreatedbStmt,
 )  # fmt: skip
 
+_BETWEEN: Final = frozenset(
+    (
+        enums.A_Expr_Kind.AEXPR_BETWEEN,
+        enums.A_Expr_Kind.AEXPR_NOT_BETWEEN,
+        enums.A_Expr_Kind.AEXPR_BETWEEN_SYM,
+        enums.A_Expr_Kind.AEXPR_NOT_BETWEEN_SYM,
+    )
+)
+
 
 def facts(node: Any, part: int, is_marked: bool) -> Statement:
     """Never refuses: what a statement means for several shards is for `plan` to say."""
@@ -123,6 +132,11 @@ def _query(node: Any, kind: Kind, part: int, is_marked: bool) -> Statement:
         clock_keywords=seen.clock_keywords,
         sets_default=seen.sets_default,
         system_columns=seen.system_columns,
+        operators=tuple(seen.operators),
+        types=tuple(seen.types),
+        attributes=tuple(seen.attributes),
+        user_keywords=seen.user_keywords,
+        samples=seen.samples,
         parameters=seen.parameters,
         insert=_insert(node, is_marked) if kind == Kind.INSERT else None,
         assigns=_assigns(node, is_marked),
@@ -153,6 +167,11 @@ class _Walk:
         self.clock_keywords = False
         self.sets_default = False
         self.system_columns = False
+        self.operators: dict[str, None] = {}
+        self.types: dict[tuple[str | None, str], None] = {}
+        self.attributes: dict[str, None] = {}
+        self.user_keywords = False
+        self.samples = False
         self.into: Any = None
         self.effects = Effects.NONE
         self.set_names: tuple[str, ...] = ()
@@ -179,13 +198,42 @@ class _Walk:
             case ast.ColumnRef():
                 last = node.fields[-1] if node.fields else None
                 self.system_columns = self.system_columns or getattr(last, "sval", None) in SYSTEM_COLUMNS
+                if len(node.fields or ()) > 1:
+                    self._attribute(last)
+            case ast.A_Indirection():
+                for part in node.indirection or ():
+                    self._attribute(part)
+            case ast.A_Expr():
+                if node.name and node.kind not in _BETWEEN:  # these are named by their keywords, and compare
+                    self._operator(node.name)
+            case ast.SubLink():
+                if node.operName:
+                    self._operator(node.operName)
+            case ast.SortBy():
+                if node.useOp:
+                    self._operator(node.useOp)
+            case ast.TypeName():
+                if node.names:
+                    names = [str(part.sval) for part in node.names]
+                    self.types[(names[-2] if len(names) > 1 else None, names[-1])] = None
+            case ast.RangeTableSample():
+                self.samples = True
             case ast.SQLValueFunction():
                 if node.op is not None and node.op <= enums.SQLValueFunctionOp.SVFOP_LOCALTIMESTAMP_N:
                     self.clock_keywords = True
+                else:
+                    self.user_keywords = True
             case ast.SelectStmt():
                 self.locks_rows = self.locks_rows or bool(node.lockingClause)
                 if node.intoClause is not None:
                     self.into = node.intoClause
+
+    def _operator(self, names: Any) -> None:
+        self.operators[names[-1].sval] = None
+
+    def _attribute(self, part: Any) -> None:
+        if isinstance(part, ast.String):
+            self.attributes[str(part.sval)] = None
 
     def _function(self, node: Any) -> None:
         names = [part.sval for part in node.funcname]

@@ -134,6 +134,11 @@ class Statement:
     clock_keywords: bool = False  # CURRENT_TIMESTAMP and its kin
     sets_default: bool = False  # DEFAULT as a value somewhere
     system_columns: bool = False  # ctid, xmin ...: each server has its own
+    operators: tuple[str, ...] = ()  # as written; those of BETWEEN, IN, USING and their kin are = < > <= >=
+    types: tuple[tuple[str | None, str], ...] = ()  # of casts, typed literals, column definitions
+    attributes: tuple[str, ...] = ()  # t.name: a column, or a function of t
+    user_keywords: bool = False  # CURRENT_USER and its kin
+    samples: bool = False  # TABLESAMPLE
     parameters: int = 0  # highest $n
     insert: Insert | None = None
     copy: Copy | None = None

@@ -18,7 +18,8 @@ from pglast import parse_sql
 
 from node.errors import ClientFault
 from node.gather.gathering import Gathering, shard_formats
-from node.routing.catalog import CATALOG_QUERIES, Catalog
+from node.routing.catalog import Catalog
+from node.routing.catalog_queries import CATALOG_QUERIES
 from node.routing.outcome import MergeProgram, Refusal, Values
 from node.routing.select import analyse, program
 from node.wire import messages

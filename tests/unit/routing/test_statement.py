@@ -222,10 +222,10 @@ def test_catalog_from_rows() -> None:
             "indexes": [["public", "t", "t", "id"], ["public", "t", "f", "id\x01name"]],
             "dependencies": [["other", "v", "public", "t"]],
             "functions": [
-                ["pg_catalog", "now", "s", "f", "internal"],
-                ["public", "now", "v", "f", "sql"],
-                ["public", "agg", "i", "a", "sql"],
-                ["public", "fast", "v", "f", "c"],
+                ["pg_catalog", "s", "f", "f", "f", "now\x01to_char"],
+                ["public", "v", "f", "t", "f", "now"],
+                ["public", "i", "t", "f", "f", "agg"],
+                ["public", "v", "f", "f", "f", "fast"],
             ],
             "types": [["99", "public", "mood"]],
         }
@@ -236,7 +236,7 @@ def test_catalog_from_rows() -> None:
     assert table.unique == (("id",), ("id", "name"))
     assert catalog.is_bytewise(None, "t", "name") is False
     assert catalog.table(None, "v") is not None
-    assert catalog.volatility("now") == "v"
+    assert (catalog.volatility("now"), catalog.volatility("to_char"), catalog.volatility("x")) == ("v", "s", None)
     assert catalog.readers == {"now"}
     assert (catalog.is_aggregate("agg"), catalog.is_aggregate("now"), catalog.is_aggregate("x")) == (True, False, None)
 

@@ -14,6 +14,7 @@ from node.routing.hints import NONE as NO_HINTS
 from node.routing.hints import SETTINGS as HINT_SETTINGS
 from node.routing.hints import Hints, comment_hints
 from node.routing.lexer import Lexed
+from node.routing.sharing import why_alone
 from node.routing.statement import Effects, Entry, Kind, Statement, StatementCache
 
 if TYPE_CHECKING:
@@ -97,10 +98,8 @@ class Shape:
             return "not one statement"
         if not self.plain:
             return "it leaves something behind"
-        statement = self.statements[0]
-        if not statement.read_only or statement.kind is not Kind.SELECT or statement.functions:
-            return "not a plain read"
-        return None
+        alone = why_alone(self.statements[0], catalog)
+        return None if alone is None else str(alone)
 
     def _note(self, s: Statement) -> None:
         effects = s.effects

@@ -239,9 +239,7 @@ class Databases:
                 role=role,
             )
         elif renew:
-            pool.settings = settings
-            pool.core.size = settings.size
-            pool.set_lanes()
+            pool.take_settings(settings)
         draft.pools[key] = pool
         return pool
 

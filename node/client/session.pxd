@@ -1,9 +1,12 @@
 cimport cython
 
+from node.client.services cimport Services
 from node.client.weight cimport Weight, Weights
 from node.gate cimport Gate
 from node.pool.lane cimport Lane, Lanes, Rider
+from node.pool.lending cimport Lending
 from node.server.connection cimport ServerConnection
+from node.stats.pool_counters cimport PoolCounters
 from node.wire.pipeline cimport Pipeline, Requests
 
 cdef int _BIND, _CLOSE, _COPY_DATA, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH, _FUNCTION_CALL, _PARSE, _QUERY
@@ -12,7 +15,8 @@ cdef int _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING
 cdef Py_ssize_t _SMALL_BYTES
 
 cdef class Session(Rider):
-    cdef public object id, services, account, database, write, close_transport, address
+    cdef public Services services
+    cdef public object id, account, database, write, close_transport, address
     cdef public object _pause_reading, _resume_reading
     cdef public Gate gate
     cdef public Requests requests
@@ -50,9 +54,11 @@ cdef class Session(Rider):
     @cython.locals(requests=Requests, letter=int)
     cpdef bint begin(self)
     cpdef bint enter(self)
-    @cython.locals(requests=Requests, buffer=bytes, letter=int, weight=Weight, weights=Weights, lanes=Lanes, lane=Lane,
-                   at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t)
+    @cython.locals(requests=Requests, buffer=bytes, letter=int, weight=Weight, weights=Weights, lanes=Lanes, lane=Lane, lending=Lending,
+                   since=double, at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t)
     cpdef bint share(self, object pool, Py_ssize_t start, Py_ssize_t end)
+    @cython.locals(weight=Weight, took=double, pool=Lending, counters=PoolCounters)
+    cpdef lane_reply(self, bytes data, double now, double took_s, Py_ssize_t size)
     cpdef off_the_lane(self)
     cpdef go_on(self)
     @cython.locals(server=ServerConnection)
@@ -65,6 +71,6 @@ cdef class Session(Rider):
     cpdef Py_ssize_t flush(self, bytes buffer, Py_ssize_t run, Py_ssize_t upto, Py_ssize_t next_run, list pieces)
     @cython.locals(pipeline=Pipeline)
     cpdef from_server(self, ServerConnection server, bytes data)
-    @cython.locals(server=ServerConnection, pipeline=Pipeline, now=double, took=double)
+    @cython.locals(server=ServerConnection, pipeline=Pipeline, now=double, took=double, pool=Lending, counters=PoolCounters)
     cpdef settle(self)
     cpdef leave(self)

@@ -333,11 +333,13 @@ class Session(Rider):
             return False
         self.weight = weight
         if not weight.is_light() or self.blamed or self.sent_again >= SENT_AGAIN_MAX:
+            pool.counters.lane_heavy += 1
             return False
         lanes = pool.lanes
         assert lanes is not None
         lane = lanes.choose(self.parameters)
         if lane is None:
+            pool.counters.lane_full += 1
             return False
         self.unit = buffer if start == 0 else buffer[start:]
         data = self.unit
@@ -357,14 +359,16 @@ class Session(Rider):
         self.pool = pool
         self.state = _RIDING
         self.queries += 1
-        lane.board(self, data, requests.count, prepared)
+        # a unit that is sent again began long ago, but not on this lane
+        since = self.services.clock() if self.sent_again else self.transaction_since
+        lane.board(self, data, requests.count, prepared, since)
         return True
 
     def lane_bytes(self, data: bytes) -> None:
         self.bytes_sent += len(data)
         self.write(data)
 
-    def lane_reply(self, data: bytes, took_s: float, size: int) -> None:
+    def lane_reply(self, data: bytes, now: float, took_s: float, size: int) -> None:
         """Our unit on the lane is answered."""
         if self.state != _RIDING:
             return  # closed by what another client's end has caused
@@ -374,7 +378,7 @@ class Session(Rider):
         assert weight is not None
         weight.learn(took_s, size)
         self.off_the_lane()
-        now = self.last_request = self.services.clock()
+        self.last_request = now
         took = now - self.transaction_since
         self.active_since = 0.0
         self.transactions += 1
@@ -1222,8 +1226,10 @@ class Session(Rider):
             if lane.is_alone_at_front(self):
                 # those behind go elsewhere first: a cancel request that comes late hits nobody
                 lane.make_way()
+                lane.lanes.counters.lane_cancelled += 1
                 return [lane.server]
             lane.leave(self)
+            lane.lanes.counters.lane_cancelled += 1
             self.off_the_lane()
             self.requests.start = self.requests.at
             self.errors += 1

@@ -1,14 +1,16 @@
 cimport cython
 
 from node.pool.core cimport PoolCore
+from node.pool.lending cimport Lending
 from node.server.connection cimport ServerConnection
+from node.stats.pool_counters cimport PoolCounters
 from node.wire.pipeline cimport Pipeline
 
 cdef class Rider:
     cdef public bint writing_paused
 
     cpdef lane_bytes(self, bytes data)
-    cpdef lane_reply(self, bytes data, double took_s, Py_ssize_t size)
+    cpdef lane_reply(self, bytes data, double now, double took_s, Py_ssize_t size)
     cpdef lane_error(self)
     cpdef put_off(self, bint blamed)
     cpdef lane_lost(self, object fault, bint said)
@@ -29,8 +31,8 @@ cdef class Lane:
     cdef public dict turn, unsure
 
     cpdef enter(self)
-    @cython.locals(pipeline=Pipeline, ahead=bytes)
-    cpdef board(self, Rider rider, bytes data, long long count, object prepared)
+    @cython.locals(pipeline=Pipeline, ahead=bytes, counters=PoolCounters)
+    cpdef board(self, Rider rider, bytes data, long long count, object prepared, double now)
     cpdef flush(self)
     cpdef bytes ahead(self, Rider rider, object prepared)
     @cython.locals(pipeline=Pipeline, ended="long long", now=double, took_s=double, size=Py_ssize_t, rider=Rider)
@@ -38,12 +40,14 @@ cdef class Lane:
 
 
 cdef class Lanes:
-    cdef public object pool, count, soon, later, clock
+    cdef public Lending pool
+    cdef public object count, soon, later, clock
     cdef public PoolCore core
     cdef public bint coalesces, watching
     cdef public Py_ssize_t prepared_limit
     cdef public list active
-    cdef public long long ended, shared, coalesced, resent, made_way
+    cdef public long long ended
+    cdef public PoolCounters counters
 
     @cython.locals(core=PoolCore, active=list, lane=Lane, best=Lane, depth=Py_ssize_t, boardable=Py_ssize_t,
                    server=ServerConnection)

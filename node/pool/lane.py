@@ -65,7 +65,7 @@ class Rider:
         """The beginning of the reply."""
         raise NotImplementedError
 
-    def lane_reply(self, data: bytes, took_s: float, size: int) -> None:
+    def lane_reply(self, data: bytes, now: float, took_s: float, size: int) -> None:
         """The end of the reply, and what all of it took. The rider may board again at once."""
         raise NotImplementedError
 
@@ -117,7 +117,7 @@ class Lane:
 
     # --- riders ------------------------------------------------------------------------------------------------
 
-    def board(self, rider: Rider, data: bytes, count: int, prepared: Prepared | None) -> None:
+    def board(self, rider: Rider, data: bytes, count: int, prepared: Prepared | None, now: float) -> None:
         """Sends a unit. `count`: messages before the Sync of a batch, 0 for a Query. `prepared`: the statement that
         it binds by name."""
         pipeline = self.pipeline
@@ -135,14 +135,16 @@ class Lane:
         if ahead:
             # the unit that makes a statement known is the last one owed
             self.unsure[prepared.number] = pipeline.sent  # type: ignore[union-attr]
+        counters = self.lanes.counters
+        counters.lane_units += 1
         self.depth += 1
         if self.depth == 1:
             self.front = rider
             self.heard = False
             self.front_bytes = 0
-            self.front_since = self.lanes.clock()
+            self.front_since = now
         else:
-            self.lanes.shared += 1
+            counters.lane_shared += 1
             self.lanes.watch()
         if not self.outbox:
             self.lanes.soon(self.flush)
@@ -153,7 +155,10 @@ class Lane:
     def join(self, before: Rider | list[Rider], rider: Rider, data: bytes) -> None:
         """The same bytes are about to be sent for another client in this very turn: one answer serves both, and its
         snapshot is younger than either request."""
-        self.lanes.coalesced += 1
+        counters = self.lanes.counters
+        counters.lane_units += 1
+        counters.lane_shared += 1
+        counters.lane_coalesced += 1
         if isinstance(before, list):
             before.append(rider)
             return
@@ -194,6 +199,7 @@ class Lane:
     def leave(self, rider: Rider) -> None:
         """The client has gone or was cancelled: its bytes are dropped."""
         self.turn.clear()
+        self.lanes.counters.lane_left += 1
         if self.pipeline.change_owner(rider, None):
             if self.front is rider:
                 self.front = None
@@ -216,12 +222,12 @@ class Lane:
         riders = [rider for rider in self.pipeline.all_owners() if rider is not self.front]
         for rider in riders:
             self.pipeline.change_owner(rider, None)
+        self.lanes.counters.lane_resent_slow += sum(len(riders_of(each)) for each in riders)
         self.put_off(riders)
 
     def put_off(self, passengers: list[Passenger]) -> None:
         for passenger in passengers:
             for rider in riders_of(passenger):
-                self.lanes.resent += 1
                 rider.put_off(False)
 
     # --- what the server says ----------------------------------------------------------------------------------
@@ -262,9 +268,9 @@ class Lane:
         if front is not None:
             if isinstance(front, list):
                 for rider in front:
-                    rider.lane_reply(data, took_s, size)
+                    rider.lane_reply(data, now, took_s, size)
             else:
-                front.lane_reply(data, took_s, size)
+                front.lane_reply(data, now, took_s, size)
         if self.depth == 0 and server.owner is self:
             self.lanes.leave(self, now)
 
@@ -310,15 +316,16 @@ class Lane:
         self.outbox = []
         self.turn.clear()
         self.lanes.forget(self)
+        self.lanes.counters.lane_resent_lost += sum(len(riders_of(each)) for each in riders)
         for rider in riders:
             self.pipeline.change_owner(rider, None)
         if front is not None and riders and riders[0] is front:
             del riders[0]
             for rider in riders_of(front):
                 if self.heard:
+                    self.lanes.counters.lane_resent_lost -= 1
                     rider.lane_lost(fault, said)
                 else:
-                    self.lanes.resent += 1
                     rider.put_off(not said)
         self.put_off(riders)
 
@@ -327,6 +334,7 @@ class Lane:
         if any(rider.writing_paused for rider in riders_of(self.front)):
             if not self.reading_paused:
                 self.reading_paused = True
+                self.lanes.counters.lane_unread += 1
                 self.server.pause_reading()
             self.make_way()
 
@@ -382,10 +390,7 @@ class Lanes:
         self.active: list[Lane] = []
         self.watching = False
         self.ended = 0  # units answered
-        self.shared = 0  # units that travelled behind another client's
-        self.coalesced = 0  # of identical units sent once: those that were not sent
-        self.resent = 0  # units sent again
-        self.made_way = 0  # lanes that were cleared behind a slow front
+        self.counters = pool.counters
 
     def choose(self, parameters: object) -> Lane | None:
         """A lane with these settings: a connection that nobody uses while there may be more lanes, else the shallowest.
@@ -470,7 +475,7 @@ class Lanes:
         slow = [lane for lane in self.active if now - lane.front_since > SLOW_S]
         for lane in slow:
             if lane.depth > 1 and lane.open and self.has_room_besides(slow):
-                self.made_way += 1
+                self.counters.lane_slow += 1
                 lane.make_way()
             if lane.front is None and now - lane.front_since > ABANDONED_S:
                 self.abandon(lane)

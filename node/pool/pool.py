@@ -1,7 +1,7 @@
 """The shell of one pool: opens, checks, cleans and closes the connections that PoolCore accounts for.
 
-One pool per (user, database, shard, target). `acquire` is a plain call that answers at once when a connection is
-idle; otherwise `wait` leaves the borrower in the queue. Nothing here runs per query but these calls and `release`.
+One pool per (user, database, shard, target). `acquire` (in lending.py) is a plain call that answers at once when a
+connection is idle; otherwise `wait` leaves the borrower in the queue. Nothing here runs per query.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from node.pool.drain import Drain
 from node.pool.health import HealthTracker
 from node.pool.lane import Lanes
 from node.pool.lane_count import LaneCount
+from node.pool.lending import Lending
 from node.server.cancel import cancel
 from node.server.connection import IDLE, Lost, ServerConnection, Traffic
 from node.server.conversation import Conversation
@@ -95,7 +96,7 @@ _ids = itertools.count(1)
 _server_ids = itertools.count(1)
 
 
-class Pool:
+class Pool(Lending):
     """Connections of one user to one target."""
 
     def __init__(
@@ -116,9 +117,9 @@ class Pool:
         self.database = database
         self.shard = shard
         self.role = role
-        self.core = PoolCore(settings.size)
+        super().__init__(PoolCore(settings.size), PoolCounters(), around.clock)
+        self.check_after_s = settings.healthcheck_interval_s
         self.health = HealthTracker()
-        self.closed = False
         self.server_parameters: dict[str, str] = {}  # ParameterStatus of the last connection opened
         self.around = around
         self._down_since: float | None = None
@@ -127,10 +128,15 @@ class Pool:
         self._checked_at = around.clock() + settings.idle_healthcheck_delay_s
         self._checking = 0  # connections being checked for somebody who waits
         self._held: dict[ServerConnection, None] = {}  # free as soon as no cancel request can hit them
-        self.counters = PoolCounters()
-        self.lanes: Lanes | None = None
         self.set_lanes()
         self.gone = Traffic()  # of connections that are closed
+
+    def take_settings(self, settings: PoolSettings) -> None:
+        """The configuration has changed."""
+        self.settings = settings
+        self.core.size = settings.size
+        self.check_after_s = settings.healthcheck_interval_s
+        self.set_lanes()
 
     def set_lanes(self) -> None:
         """As the settings in force say."""
@@ -151,32 +157,6 @@ class Pool:
 
     # --- borrowing ---------------------------------------------------------------------------------------------
 
-    def acquire(self) -> ServerConnection | None:
-        """A connection at once, or None: then `wait`. The caller sets `owner`."""
-        server = self.core.acquire()
-        if server is None:
-            return None
-        interval = self.settings.healthcheck_interval_s
-        if 0 < interval < self.around.clock() - max(server.used_at, server.checked_at):
-            # Long unused: a firewall may have forgotten it. Checked first; the caller is the first to wait for it.
-            self._checking += 1
-            self.around.spawn(self._check_for_waiter(server))
-            return None
-        self.counters.assigned += 1
-        return server
-
-    def acquire_like(self, parameters: object) -> ServerConnection | None:
-        """As `acquire`, but only a connection with these settings, and none that would have to be asked first."""
-        server = self.core.acquire_like(parameters)
-        if server is None:
-            return None
-        interval = self.settings.healthcheck_interval_s
-        if 0 < interval < self.around.clock() - max(server.used_at, server.checked_at):
-            self.core.put_back(server)
-            return None
-        self.counters.assigned += 1
-        return server
-
     def wait(self, borrower: Borrower) -> Waiter | None:
         """Queues up. The borrower hears `granted` or `refused`, perhaps before this returns (then: None)."""
         if self.closed:  # by somebody who has not looked at the new configuration yet: nobody would come to serve him
@@ -189,6 +169,10 @@ class Pool:
         waiter = self.core.wait(borrower, now)
         self.fill(now)
         return waiter
+
+    def check_first(self, server: ServerConnection) -> None:
+        self._checking += 1
+        self.around.spawn(self._check_for_waiter(server))
 
     def forget(self, waiter: Waiter) -> None:
         self.core.forget(waiter)
@@ -208,29 +192,6 @@ class Pool:
             server.close(Lost.REPLACED)
         else:
             self._free(server)
-
-    def take_back(self, server: ServerConnection, now: float) -> None:
-        """`release` of a connection that owes nothing and is in no transaction: what happens after every query."""
-        server.owner = None
-        core = self.core
-        if (
-            server.dirty
-            or server.cancelling
-            or server.closed_why is not None
-            or self.closed
-            or server.lifetime_s <= 0
-            or len(core.lent) + len(core.idle) > core.size
-        ):
-            self.release(server)
-            return
-        server.used_at = now
-        if core.waiters:
-            waiter = core.released(server)
-            if waiter is not None:
-                self.grant(waiter, server, now)
-        else:
-            del core.lent[server]
-            core.idle.append(server)
 
     async def cancel(self, server: ServerConnection) -> None:
         """Sends a cancel request for what `server` does. Nobody else gets the connection before it is spent.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
 
+from node.stats.pool_counters import PoolCounters as PoolCounters
+
 
 class Per(Enum):
     """What the growth in one period is divided by (reference: pgdog-admin section 3)."""
@@ -74,74 +76,26 @@ STATS: tuple[Stat, ...] = (
 )
 
 # ours: what lanes did (design section 2); totals only
-LANE_STATS: tuple[Stat, ...] = (
-    Stat("lane_shared", "lane_shared", "reads that travelled behind another client's", in_show=False),
-    Stat("lane_waited", "lane_waited", "reads that waited for a slow head of their lane", in_show=False),
-    Stat("lane_resent", "lane_resent", "reads sent again on another connection", in_show=False),
+LANE_STATS: tuple[Stat, ...] = tuple(
+    Stat(name, name, text, in_show=False)
+    for name, text in (
+        ("lane_units", "reads that went by a lane"),
+        ("lane_shared", "of these, behind another client's"),
+        ("lane_heavy", "reads that ran alone: their shape was new, slow or wide"),
+        ("lane_full", "reads that found no lane with room"),
+        ("lane_slow", "lanes cleared behind a slow front"),
+        ("lane_resent_lost", "reads sent again: their server was lost"),
+        ("lane_cancelled", "reads on a lane that were cancelled"),
+        ("lane_left", "answers dropped: their client had gone"),
+        ("lane_unread", "lanes held up by a client that did not read"),
+    )
 )
 
 SHOWN = tuple(stat for stat in STATS if stat.in_show)
 EXPORTED = tuple(stat for stat in STATS if stat.in_metrics)
 
-_ATTRIBUTES = tuple(stat.attribute for stat in (*STATS, *LANE_STATS))
 _read = attrgetter(*(stat.attribute for stat in STATS))
 _INDEX = {stat.name: index for index, stat in enumerate(STATS)}
-
-
-class PoolCounters:
-    """Everything one pool counts. Plain attributes, only ever added to; lost when its pool is rebuilt, as in PgDog."""
-
-    __slots__ = (*_ATTRIBUTES, "force_closed", "out_of_sync", "re_synced")
-
-    transactions: int
-    transactions_2pc: int
-    queries: int
-    assigned: int
-    bytes_received: int
-    bytes_sent: int
-    transaction_time_s: float
-    idle_transaction_time_s: float
-    query_time_s: float
-    wait_time_s: float
-    parses: int
-    binds: int
-    closes: int
-    errors: int
-    prepared_evictions: int
-    server_errors: int
-    cleaned: int
-    rollbacks: int
-    connect_time_s: float
-    connects: int
-    reads: int
-    writes: int
-    auth_attempts: int
-    rows_inserted: int
-    rows_updated: int
-    rows_deleted: int
-    lane_shared: int
-    lane_waited: int
-    lane_resent: int
-    force_closed: int
-    out_of_sync: int
-    re_synced: int
-
-    def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0.0 if name.endswith("_s") else 0)
-
-    def count_rows(self, tag: bytes) -> None:
-        """Adds what a CommandComplete says: `INSERT 0 5`, `UPDATE 3`, `DELETE 1`, `MERGE 2` (as updates)."""
-        verb, _, rest = tag.partition(b" ")
-        if verb not in _ROWS:
-            return
-        number = rest.rpartition(b" ")[2]
-        if number.isdigit():
-            attribute = _ROWS[verb]
-            setattr(self, attribute, getattr(self, attribute) + int(number))
-
-
-_ROWS = {b"INSERT": "rows_inserted", b"UPDATE": "rows_updated", b"DELETE": "rows_deleted", b"MERGE": "rows_updated"}
 
 
 def totals(source: object, stats: tuple[Stat, ...] = SHOWN) -> Iterator[tuple[str, int | float]]:

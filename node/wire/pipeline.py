@@ -99,7 +99,7 @@ class Requests:
         self.count = 0  # messages before the Sync
         self.text_at = 0
         self.text_end = 0
-        self.bind_at = 0
+        self.bind_at = -1
         self.name_at = 0
         self.name_end = 0
 
@@ -225,7 +225,7 @@ class Requests:
         self.count = 0
         self.text_at = 0
         self.text_end = 0
-        self.bind_at = 0
+        self.bind_at = -1
         executed = False
         if self.need:
             return False
@@ -250,7 +250,7 @@ class Requests:
                 if self.text_end >= end:
                     return False
             elif letter == 66:  # B: Bind
-                if self.bind_at or length < 12 or p[at + 5] != 0:
+                if self.bind_at >= 0 or length < 12 or p[at + 5] != 0:
                     return False
                 self.bind_at = at
                 self.name_at = at + 6
@@ -266,10 +266,10 @@ class Requests:
                 if p[at + 5] == 83:  # S: of the statement
                     if self.text_at == 0:
                         return False
-                elif p[at + 5] != 80 or self.bind_at == 0:
+                elif p[at + 5] != 80 or self.bind_at < 0:
                     return False
             elif letter == 69:  # E: Execute
-                if length != 9 or p[at + 5] != 0 or self.bind_at == 0 or executed or _number(p, at + 6) != 0:
+                if length != 9 or p[at + 5] != 0 or self.bind_at < 0 or executed or _number(p, at + 6) != 0:
                     return False
                 executed = True
             elif letter == 67:  # C: Close

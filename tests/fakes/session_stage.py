@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Coroutine
 from random import Random
 from typing import Any, cast
@@ -19,7 +18,8 @@ from node.database import Database, Layout
 from node.errors import ServerFault
 from node.gate import Gate
 from node.pool.balancer import Balancer
-from node.pool.core import Borrower, Waiter
+from node.pool.core import Borrower, PoolCore, Waiter
+from node.pool.lending import Lending
 from node.pool.pool import Pool
 from node.routing.catalog import Catalog
 from node.routing.topology import Topology
@@ -36,18 +36,14 @@ class Heard(bytearray):
         self.closed = True
 
 
-class StagePool:
+class StagePool(Lending):
     """Lends `size` model servers; one that is not clean when it comes back is replaced by a new one."""
 
     def __init__(self, stage: Stage, size: int) -> None:
+        super().__init__(PoolCore(size), PoolCounters(), lambda: stage.now)
         self.id = 1
-        self.lanes = None
-        self.closed = False
-        self.counters = PoolCounters()
         self.stage = stage
-        self.idle = [self.fresh() for _ in range(size)]
-        self.waiters: deque[Waiter] = deque()
-        self.core = self
+        self.core.idle.extend(self.fresh() for _ in range(size))
         self.out_of_sync: list[ServerConnection] = []
 
     def fresh(self) -> ServerConnection:
@@ -59,42 +55,42 @@ class StagePool:
         server.close_transport = lambda: self.stage.ended.append(server)
         return server
 
-    def acquire(self) -> ServerConnection | None:
-        return self.idle.pop() if self.idle and not self.waiters else None
-
     def wait(self, borrower: Borrower) -> Waiter:
-        self.waiters.append(Waiter(borrower, 0.0))
-        return self.waiters[-1]
+        return self.core.wait(borrower, 0.0)
 
     def forget(self, waiter: Waiter) -> None:
-        waiter.gone = True
+        self.core.forget(waiter)
 
     def release(self, server: ServerConnection) -> None:
         server.owner = None
+        self.core.removed(server)
         if server.pipeline.broken:
             self.out_of_sync.append(server)
         if not server.reusable or server.dirty:
             server.gone, server.closed_why = True, server.closed_why or Lost.UNCLEAN
             server = self.fresh()
-        while self.waiters:
-            waiter = self.waiters.popleft()
-            if not waiter.gone:
-                waiter.borrower.granted(server)
-                return
-        self.idle.append(server)
+        self.add(server)
 
-    def take_back(self, server: ServerConnection, now: float) -> None:
-        self.release(server)
+    def add(self, server: ServerConnection) -> None:
+        waiter = self.core.first_waiter()
+        if waiter is None:
+            self.core.idle.append(server)
+        else:
+            self.core.lent[server] = None
+            self.grant(waiter, server, 0.0)
+
+    def grant(self, waiter: Waiter, server: ServerConnection, now: float) -> None:
+        waiter.gone = True
+        waiter.borrower.granted(server)
+
+    def check_first(self, server: ServerConnection) -> None:
+        raise AssertionError("nothing is cold here")
 
     def lost(self, server: ServerConnection) -> None:
         if server.pipeline.broken:
             self.out_of_sync.append(server)
-        if server not in self.idle:
-            self.idle.append(self.fresh())
-
-    def removed(self, server: ServerConnection) -> None:
-        if server in self.idle:
-            self.idle.remove(server)
+        self.core.removed(server)
+        self.add(self.fresh())
 
     def doubt_statements(self) -> None:
         return None

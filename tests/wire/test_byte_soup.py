@@ -168,7 +168,7 @@ def test_byte_soup() -> None:
         session.client_lost()
         stage.settle()
         assert session.state == CLOSED
-        assert len(stage.pool.idle) == 1, data
+        assert len(stage.pool.core.idle) == 1, data
         assert stage.database.gate.running == 0, data
         if number % 50 == 0:
             look_after(stage, data)

@@ -19,7 +19,7 @@ def transcript(steps: list[Say], cut: int, *, size: int = 0) -> bytes:
             stage.settle()
     session.client_lost()
     stage.settle()
-    assert len(stage.pool.idle) == 1
+    assert len(stage.pool.core.idle) == 1
     assert not stage.pool.out_of_sync
     return bytes(heard)
 

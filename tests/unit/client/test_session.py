@@ -37,7 +37,7 @@ def test_a_fault_of_ours_does_not_overtake_what_is_owed() -> None:
     tell(stage, session, m.bind(b"", b"a"), m.execute(), m.parse(b"c", b"SELECT 3"), m.SYNC)
     assert letters(heard)[-1] == "E"
     assert heard.closed
-    assert len(stage.pool.idle) == 1
+    assert len(stage.pool.core.idle) == 1
 
 
 def test_a_pinned_client_that_pipelines_behind_an_answer_of_ours_is_served() -> None:
@@ -117,7 +117,7 @@ def test_back_pressure_goes_both_ways() -> None:
 def test_a_client_paused_by_a_server_that_is_given_back_is_read_again() -> None:
     stage = Stage()
     session, _ = stage.client()
-    server = stage.pool.idle[0]
+    server = stage.pool.core.idle[0]
     session.from_client(m.query("SELECT 1"))
     server.writing_paused = True
     session.server_pause()

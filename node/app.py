@@ -23,6 +23,7 @@ import uvloop
 
 from discovery.member import Address
 from node.auth.verifier import Authenticator, AuthType
+from node.catalogs import Catalogs
 from node.client import parameters
 from node.client.listener import Listener
 from node.client.login import LoginRules, Reception
@@ -225,9 +226,11 @@ class App:
         self.services.load_layout = load_layout
         self.services.read_catalog = read_catalog
         self.services.schema_changed = self.schema_changed
+        self.catalogs = Catalogs(lambda: self.databases.by_user.values(), self.spawn)
+        self.services.want_layout = self.catalogs.want
         self.welcome = Welcome(self.services, self.databases, self.node, self.clock, self.spawn)
         self.welcome.accepting = False
-        self.janitor = Janitor(self.services, self.databases, self._lagged)
+        self.janitor = Janitor(self.services, self.databases, self.catalogs, self._lagged)
         self.proxy = Proxy(self.databases, self.node, self.boot.hex(), self, os.environ)
 
     async def _join(self, config: Config) -> None:

@@ -16,6 +16,7 @@ from node.gate import Reason
 from node.server.connection import Lost
 
 if TYPE_CHECKING:
+    from node.catalogs import Catalogs
     from node.client.services import Services
     from node.databases import Databases
 
@@ -28,9 +29,12 @@ POOLS_EVERY_TICKS = 3  # PgDog's maintenance loop runs every 333 ms
 class Janitor:
     """`client_wait_s`: how long clients wait at a gate that a rollout has closed."""
 
-    def __init__(self, services: Services, databases: Databases, on_lag: Callable[[float], None]) -> None:
+    def __init__(
+        self, services: Services, databases: Databases, catalogs: Catalogs, on_lag: Callable[[float], None]
+    ) -> None:
         self._services = services
         self._databases = databases
+        self._catalogs = catalogs
         self._on_lag = on_lag
         self.client_wait_s = 10.0
         self.lag_s = 0.0
@@ -50,6 +54,7 @@ class Janitor:
             if ticks % POOLS_EVERY_TICKS == 0:
                 for pool in self._databases.pools:
                     pool.tick(now)
+                self._catalogs.tick(now)
 
     def _look_at(self, session: Session, now: float) -> None:
         database = session.database

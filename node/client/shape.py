@@ -64,7 +64,7 @@ class Shape:
     """`statements` is None when the text does not parse: `fault` then says why."""
 
     __slots__ = (
-        "begins", "begins_read_only", "deallocates", "discards_all", "entry", "fault", "forgets_statements",
+        "alters", "begins", "begins_read_only", "deallocates", "discards_all", "entry", "fault", "forgets_statements",
         "marks_dirty", "pin", "plain", "read_only", "redefines", "resets", "resets_all", "sets", "statements",
     )  # fmt: skip
 
@@ -78,6 +78,7 @@ class Shape:
         self.resets_all = self.discards_all = self.forgets_statements = self.marks_dirty = self.redefines = False
         self.deallocates: bytes | None = None
         self.begins = self.begins_read_only = self.read_only = False
+        self.alters = False  # the catalogue is to be read again afterwards
         for statement in self.statements or ():
             self._note(statement)
         if self.statements:
@@ -110,6 +111,9 @@ class Shape:
             self.marks_dirty = True
         if effects & Effects.SETS and not s.set_local:
             self._settings(s)
+        # DO may hold DDL, as migrations write it; so may CALL, but that is too frequent in applications to assume it
+        if (s.kind is Kind.DDL and not s.temporary) or s.kind is Kind.DO:
+            self.alters = True
         if s.kind is Kind.DDL and not s.temporary and s.tag.startswith(_REDEFINE):
             self.redefines = True
         if s.kind is Kind.DISCARD:

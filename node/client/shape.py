@@ -88,7 +88,7 @@ class Shape:
             self.begins_read_only = self.begins and "transaction_read_only=1" in first.transaction_options
         self.plain = not (
             self.pin or self.sets or self.resets_all or self.forgets_statements or self.deallocates or self.begins
-            or self.marks_dirty or self.redefines
+            or self.marks_dirty or self.redefines or self.alters
         )  # fmt: skip
 
     def why_alone(self, catalog: Catalog) -> str | None:

@@ -11,6 +11,7 @@ STRIP = (
     "node.wire.pipeline",
     "node.routing.hashing",
     "node.routing.lexer",
+    "node.routing.point",
     "node.gather.merge",
     "node.gather.copy",
 )

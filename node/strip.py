@@ -9,6 +9,7 @@ from importlib import import_module
 
 STRIP = (
     "node.wire.pipeline",
+    "node.wire.batch",
     "node.routing.hashing",
     "node.routing.lexer",
     "node.routing.point",

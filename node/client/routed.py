@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, cast
 
 from node.client import session as states
 from node.errors import ClientFault
+from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
+from node.routing.placement import point_of
 from node.routing.plan import plan
+from node.routing.point import NOWHERE
 from node.routing.statement import Effects, Kind
 from node.wire import messages
+from node.wire.batch import Batch
 from node.wire.codes import Frontend
 from node.wire.pipeline import NOTHING
 
 if TYPE_CHECKING:
     from node.client.session import Session
     from node.client.shape import Shape
+    from node.routing.lexer import Lexed
+    from node.routing.point import Point
 
 # What `where` answers instead of a shard.
 _SLOW = -1
@@ -51,6 +57,8 @@ _ALWAYS_SLOW = frozenset(
     )
 )
 _OF_PORTALS = frozenset(map(int, (Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
+_batch = Batch()  # of the unit at hand: nothing waits between reading it and asking it
+_NOTHING_PARSED: dict[bytes, messages.Parse] = {}
 _BEGINS = frozenset(map(int, (_QUERY, _PARSE, _BIND, Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
 
 
@@ -105,8 +113,64 @@ def where(session: Session, at: int, end: int) -> int:
         return _SLOW
     buffer = session.requests.buffer
     session.unit_role = Role.PRIMARY
+    shapes = session.services.shapes
     if buffer[at] == _QUERY:
-        return _of_text(session, buffer[at + 5 : end - 1], None)
+        shape = shapes.find(buffer[at + 5 : end - 1])
+        point = shape.point
+        if point is not None and not point.bound and _holds(session, point, shapes.lexed):
+            shard = point.in_text(shapes.lexed)
+            if shard >= 0 and point.known[shard]:
+                return _to_point(session, shape, point, shard)
+        return _of_shape(session, shape, None)
+    if not _batch.read(buffer, at, end) or session.portals:
+        return _of_batch(session, buffer, at, end)
+    types: tuple[int, ...] = ()
+    if _batch.parsed:
+        sql: bytes | None = buffer[_batch.sql : _batch.sql_end]
+    else:
+        sql, types = statement_text(session, buffer[_batch.name : _batch.name_end], _NOTHING_PARSED)
+        if sql is None:
+            return _SLOW
+    shape = shapes.find(sql)
+    point = shape.point
+    if point is not None and _holds(session, point, shapes.lexed):
+        number = point.number
+        if number == 0:
+            shard = point.in_text(shapes.lexed)
+        elif _batch.find(buffer, number):
+            oid = (types[number - 1] if number <= len(types) else 0) if types else _batch.type_of(buffer, number)
+            shard = point.in_value(buffer, _batch.start, _batch.end, _batch.binary, oid)
+        else:
+            shard = NOWHERE
+        if shard >= 0 and point.known[shard]:
+            return _to_point(session, shape, point, shard)
+    return _of_batch(session, buffer, at, end)
+
+
+def _holds(session: Session, point: Point, lexed: Lexed | None) -> bool:
+    """Is it the point of this session's map, and does nothing but the statement itself say where to go?"""
+    database, hints = session.database, session.hints
+    return (
+        point.topology is database.topology
+        and point.catalog is database.layout.catalog
+        and (hints is NO_HINTS or (hints.role is None and not hints.directs))
+        and lexed is not None
+        and not lexed.comments
+    )
+
+
+def _to_point(session: Session, shape: Shape, point: Point, shard: int) -> int:
+    if point.any_role:
+        session.unit_role = Role.ANY
+    if shape.entry is not None:
+        shape.entry.direct += 1
+    if point.writes and session.begin_message:
+        session.wrote.add(shard)
+    return shard
+
+
+def _of_batch(session: Session, buffer: bytes, at: int, end: int) -> int:
+    """Any extended batch, message by message."""
     shard = -2
     parsed: dict[bytes, messages.Parse] = {}
     while at < end:
@@ -122,7 +186,7 @@ def where(session: Session, at: int, end: int) -> int:
             sql, types = statement_text(session, bind.statement, parsed)
             if sql is None:
                 return _SLOW
-            found = _of_text(session, sql, bind, types)
+            found = _of_shape(session, session.services.shapes.find(sql), bind, types)
             if found == _SLOW or (shard >= 0 and found != shard):
                 return _SLOW
             shard = found
@@ -150,10 +214,9 @@ def statement_text(
     return prepared.sql, prepared.type_oids
 
 
-def _of_text(session: Session, sql: bytes, bind: messages.Bind | None, types: tuple[int, ...] = ()) -> int:
-    """The shard of one text, or _SLOW."""
+def _of_shape(session: Session, shape: Shape, bind: messages.Bind | None, types: tuple[int, ...] = ()) -> int:
+    """The shard of the text that was looked up last, or _SLOW."""
     shapes = session.services.shapes
-    shape = shapes.find(sql)
     statements = shape.statements
     if not shape.plain or statements is None or len(statements) != 1 or shapes.lexed is None:
         return _SLOW
@@ -165,6 +228,7 @@ def _of_text(session: Session, sql: bytes, bind: messages.Bind | None, types: tu
         values = Values(shapes.lexed, bind.parameters, bind.parameter_formats, types)
     outcome = outcome_of(session, shape, values)
     if type(outcome) is Plan and outcome.road is Road.DIRECT and len(outcome.shards) == 1 and not outcome.program:
+        shape.point = point_of(statements[0])
         if outcome.role is Role.ANY:
             session.unit_role = Role.ANY
         if shape.entry is not None:

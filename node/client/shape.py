@@ -13,6 +13,7 @@ from node.routing.hints import NONE as NO_HINTS
 from node.routing.hints import SETTINGS as HINT_SETTINGS
 from node.routing.hints import Hints, comment_hints
 from node.routing.lexer import Lexed
+from node.routing.point import Point
 from node.routing.statement import Effects, Entry, Kind, Statement, StatementCache
 
 
@@ -60,13 +61,14 @@ class Shape:
 
     __slots__ = (
         "begins", "begins_read_only", "deallocates", "discards_all", "entry", "fault", "forgets_statements",
-        "marks_dirty", "pin", "plain", "read_only", "redefines", "resets", "resets_all", "sets", "statements",
+        "marks_dirty", "pin", "plain", "point", "read_only", "redefines", "resets", "resets_all", "sets", "statements",
     )  # fmt: skip
 
     def __init__(self, entry: Entry | None, fault: ClientFault | None = None) -> None:
         self.entry = entry
         self.statements: tuple[Statement, ...] | None = entry.statements if entry is not None else None
         self.fault = fault
+        self.point: Point | None = None  # of a plain shape that was routed by one value, for one map
         self.pin: Pin | None = None
         self.sets: tuple[str, ...] = ()  # settings to ask for afterwards
         self.resets: tuple[str, ...] = ()

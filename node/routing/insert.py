@@ -24,7 +24,7 @@ from node.routing.outcome import (
 )
 from node.routing.placement import Place, place, template
 from node.routing.planning import Question, differing, direct, everywhere, joined, refuse, volatile_default
-from node.routing.point import point_of
+from node.routing.point import made
 from node.routing.reads import schema_shards
 from node.routing.rewrite import copy, nodes, render, renumbered
 from node.routing.scopes import Reference
@@ -116,7 +116,7 @@ def _learn(question: Question, target: Reference, rule: ShardedTable, cell: Cell
     statement = question.statement
     built = template(statement, question.topology, question.catalog)
     if built.point is None and not _may_be_cut(question, target, rule):
-        built.point = point_of(cell, rule, question.topology, question.catalog, bound=statement.parameters > 0)
+        built.point = made(cell, rule, question.topology, question.catalog, bound=statement.parameters > 0)
     if built.point is not None:
         built.point.learn(plan)
 

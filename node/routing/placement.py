@@ -17,7 +17,7 @@ from node.routing.conditions import AllOf, AnyOf, Column, Compare, Condition, Is
 from node.routing.keys import ALL, KeySet, intersection, keys_of, shards_of
 from node.routing.operands import Operand
 from node.routing.outcome import Plan, Values
-from node.routing.point import NOWHERE, Point, point_of
+from node.routing.point import NOWHERE, Point, made
 from node.routing.scopes import Level, Reference
 from node.routing.statement import Statement
 from node.routing.topology import DataType, ShardedTable, Topology
@@ -170,6 +170,12 @@ def template(statement: Statement, topology: Topology, catalog: Catalog) -> Temp
     return found
 
 
+def point_of(statement: Statement) -> Point | None:
+    """The point of the template that is remembered in the statement."""
+    memo = statement.memo.get("template")
+    return None if memo is None else memo[2].point
+
+
 class _Builder:
     def __init__(self, statement: Statement, topology: Topology, catalog: Catalog) -> None:
         self.statement = statement
@@ -207,7 +213,7 @@ class _Builder:
         self._colocation(near)
         operand = built.operand() if self.statement.insert is None else None
         if operand is not None:
-            built.point = point_of(
+            built.point = made(
                 operand, built.slots[0].rule, self.topology, self.catalog, bound=self.statement.parameters > 0
             )
         return built

@@ -145,7 +145,7 @@ class Point:
         return _NOWHERE if found is None or found >= self._shards else found
 
 
-def point_of(
+def made(
     operand: Operand | str, rule: ShardedTable, topology: Topology, catalog: Catalog, *, bound: bool
 ) -> Point | None:
     """The point of a statement whose key is this operand; None where it takes more to know the key."""

@@ -13,6 +13,7 @@ STRIP = (
     "node.routing.hashing",
     "node.routing.lexer",
     "node.routing.point",
+    "node.routing.cache",
     "node.gather.merge",
     "node.gather.copy",
 )

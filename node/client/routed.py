@@ -116,47 +116,51 @@ def where(session: Session, at: int, end: int) -> int:
     shapes = session.services.shapes
     if buffer[at] == _QUERY:
         shape = shapes.find(buffer[at + 5 : end - 1])
-        point = shape.point
-        if point is not None and not point.bound and _holds(session, point, shapes.lexed):
+        point = _point_of(session, shape, shapes.lexed)
+        if point is not None and not point.bound and shapes.lexed is not None:
             shard = point.in_text(shapes.lexed)
             if shard >= 0 and point.known[shard]:
                 return _to_point(session, shape, point, shard)
         return _of_shape(session, shape, None)
     if not _batch.read(buffer, at, end) or session.portals:
         return _of_batch(session, buffer, at, end)
-    types: tuple[int, ...] = ()
+    types: tuple[int, ...] | None = None
     if _batch.parsed:
-        sql: bytes | None = buffer[_batch.sql : _batch.sql_end]
+        sql = buffer[_batch.sql : _batch.sql_end]
     else:
-        sql, types = statement_text(session, buffer[_batch.name : _batch.name_end], _NOTHING_PARSED)
-        if sql is None:
+        known, types = statement_text(session, buffer[_batch.name : _batch.name_end], _NOTHING_PARSED)
+        if known is None:
             return _SLOW
+        sql = known
     shape = shapes.find(sql)
-    point = shape.point
-    if point is not None and _holds(session, point, shapes.lexed):
+    point = _point_of(session, shape, shapes.lexed)
+    if point is not None and shapes.lexed is not None:
         number = point.number
+        shard = NOWHERE
         if number == 0:
             shard = point.in_text(shapes.lexed)
         elif _batch.find(buffer, number):
-            oid = (types[number - 1] if number <= len(types) else 0) if types else _batch.type_of(buffer, number)
+            if types is None:
+                oid = _batch.type_of(buffer, number)
+            else:
+                oid = types[number - 1] if number <= len(types) else 0
             shard = point.in_value(buffer, _batch.start, _batch.end, _batch.binary, oid)
-        else:
-            shard = NOWHERE
         if shard >= 0 and point.known[shard]:
             return _to_point(session, shape, point, shard)
     return _of_batch(session, buffer, at, end)
 
 
-def _holds(session: Session, point: Point, lexed: Lexed | None) -> bool:
-    """Is it the point of this session's map, and does nothing but the statement itself say where to go?"""
+def _point_of(session: Session, shape: Shape, lexed: Lexed | None) -> Point | None:
+    """The shape's point, if it was made for this map and nothing but the statement itself says where to go."""
+    point = shape.point
+    if point is None or lexed is None or lexed.comments:
+        return None
     database, hints = session.database, session.hints
-    return (
-        point.topology is database.topology
-        and point.catalog is database.layout.catalog
-        and (hints is NO_HINTS or (hints.role is None and not hints.directs))
-        and lexed is not None
-        and not lexed.comments
-    )
+    if point.topology is not database.topology or point.catalog is not database.layout.catalog:
+        return None
+    if hints is not NO_HINTS and (hints.role is not None or hints.directs):
+        return None
+    return point
 
 
 def _to_point(session: Session, shape: Shape, point: Point, shard: int) -> int:
@@ -165,7 +169,7 @@ def _to_point(session: Session, shape: Shape, point: Point, shard: int) -> int:
     if shape.entry is not None:
         shape.entry.direct += 1
     if point.writes and session.begin_message:
-        session.wrote.add(shard)
+        session.wrote |= frozenset((shard,))
     return shard
 
 

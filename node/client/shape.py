@@ -9,12 +9,13 @@ from __future__ import annotations
 from enum import StrEnum
 
 from node.errors import ClientFault
+from node.routing.cache import Entry, StatementCache
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.hints import SETTINGS as HINT_SETTINGS
 from node.routing.hints import Hints, comment_hints
 from node.routing.lexer import Lexed
 from node.routing.point import Point
-from node.routing.statement import Effects, Entry, Kind, Statement, StatementCache
+from node.routing.statement import Effects, Kind, Statement
 
 
 class Pin(StrEnum):
@@ -133,29 +134,25 @@ class Shapes:
     def __init__(self, limit: int) -> None:
         self.cache = StatementCache(limit)
         self.lexed: Lexed | None = None  # of the text that was looked up last
-        self._text = b"\0"
-        self._shape = Shape(None)
+        self._wrong = b"\0"  # the last text that does not parse
+        self._wrong_shape = Shape(None)
 
     def find(self, sql: bytes) -> Shape:
-        """Never raises: text that does not parse is for the server to judge (`fault` says what we think).
-
-        The last text is remembered: a Parse and its Bind ask for the same one, and so do the clients of an
-        application that uses parameters.
-        """
-        if sql == self._text:
-            return self._shape
+        """Never raises: text that does not parse is for the server to judge (`fault` says what we think)."""
+        if sql == self._wrong:
+            self.lexed = None
+            return self._wrong_shape
         try:
-            entry, self.lexed = self.cache.entry(sql)
+            entry = self.cache.find(sql)
         except ClientFault as fault:
             self.lexed = None
-            shape = Shape(None, fault)
-        else:
-            found: Shape | None = entry.traits
-            if found is None:
-                found = entry.traits = Shape(entry)
-            shape = found
-        self._text, self._shape = sql, shape
-        return shape
+            self._wrong, self._wrong_shape = sql, Shape(None, fault)
+            return self._wrong_shape
+        self.lexed = self.cache.lexed
+        found: Shape | None = entry.traits
+        if found is None:
+            found = entry.traits = Shape(entry)
+        return found
 
     def hints(self) -> Hints:
         """What the comments of the last text say. Raises ClientFault 22023."""

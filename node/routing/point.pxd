@@ -1,6 +1,7 @@
 # Types for point.py. The C functions of hashing are called directly.
 
 cimport cython
+
 from node.routing cimport hashing, lexer
 
 ctypedef const unsigned char *bytes_t

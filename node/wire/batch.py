@@ -1,8 +1,8 @@
 # cython: annotation_typing=False
 """The commonest extended batch, taken apart without an object per field. Compiled; see batch.pxd.
 
-Offsets into the buffer are all that is kept. Only what is well-formed to its last byte is accepted; what is not, and what
-is merely unusual, is for the parsers of `messages`, which know the errors.
+Offsets into the buffer are all that is kept. Only what is well-formed to its last byte is accepted; what is not, and
+what is merely unusual, is for the parsers of `messages`, which know the errors.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from node.client import routed
 from node.client.prepared import PreparedStatements
 from node.client.shape import Shapes
 from node.routing import hashing, lexer
+from node.routing.cache import StatementCache
 from node.routing.catalog import Catalog
 from node.routing.hints import NONE
 from node.routing.lexer import lex
 from node.routing.outcome import Role
 from node.routing.plan import Values, plan
-from node.routing.statement import StatementCache
 from node.routing.topology import ShardedTable, Topology
 from node.wire import messages
 

@@ -14,6 +14,8 @@ STRIP = (
     "node.routing.lexer",
     "node.routing.point",
     "node.routing.cache",
+    "node.client.shape",
+    "node.client.routed",
     "node.gather.merge",
     "node.gather.copy",
 )

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False
 """The fast gear on a sharded database: is this unit for one shard? Then it goes the way of any other.
 
 A unit is a Query, or an extended batch up to its Sync. It is planned as a whole before any of it moves: every
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # What `where` answers instead of a shard.
 _SLOW = -1
 
+_PRIMARY, _ANY, _DIRECT = Role.PRIMARY, Role.ANY, Road.DIRECT  # (looking up a member of an enumeration takes its time)
 _QUERY = int(Frontend.QUERY)
 _PARSE = int(Frontend.PARSE)
 _BIND = int(Frontend.BIND)
@@ -93,7 +95,7 @@ def begin(session: Session) -> bool:
     session.stop_at = end
     if server is None:
         balancer = session.database.balancers[shard]
-        read = session.unit_role is Role.ANY and not session.begin_message
+        read = session.unit_role is _ANY and not session.begin_message
         session.shard = shard
         if not session.acquire(balancer.read(session.services.clock()) if read else balancer.write()):
             return False  # planned again when a server is granted: the map cannot change meanwhile, the text is there
@@ -112,7 +114,7 @@ def where(session: Session, at: int, end: int) -> int:
     if not session.database.layout.loaded:
         return _SLOW
     buffer = session.requests.buffer
-    session.unit_role = Role.PRIMARY
+    session.unit_role = _PRIMARY
     shapes = session.services.shapes
     if buffer[at] == _QUERY:
         shape = shapes.find(buffer[at + 5 : end - 1])
@@ -165,7 +167,7 @@ def _point_of(session: Session, shape: Shape, lexed: Lexed | None) -> Point | No
 
 def _to_point(session: Session, shape: Shape, point: Point, shard: int) -> int:
     if point.any_role:
-        session.unit_role = Role.ANY
+        session.unit_role = _ANY
     if shape.entry is not None:
         shape.entry.direct += 1
     if point.writes and session.begin_message:
@@ -231,14 +233,14 @@ def _of_shape(session: Session, shape: Shape, bind: messages.Bind | None, types:
     else:
         values = Values(shapes.lexed, bind.parameters, bind.parameter_formats, types)
     outcome = outcome_of(session, shape, values)
-    if type(outcome) is Plan and outcome.road is Road.DIRECT and len(outcome.shards) == 1 and not outcome.program:
+    if type(outcome) is Plan and outcome.road is _DIRECT and len(outcome.shards) == 1 and not outcome.program:
         shape.point = point_of(statements[0])
-        if outcome.role is Role.ANY:
-            session.unit_role = Role.ANY
+        if outcome.role is _ANY:
+            session.unit_role = _ANY
         if shape.entry is not None:
             shape.entry.direct += 1
         if outcome.writes and session.begin_message:
-            session.wrote.update(outcome.shards)
+            session.wrote |= frozenset(outcome.shards)
         if outcome.anywhere:
             # every shard would say the same: the one at hand, else one that spreads clients
             return session.shard if session.server is not None else session.id % len(session.database.balancers)

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False
 """What a session must know of a statement before it passes on: cached by shape, so that literals do not matter.
 
 A *plain* shape needs nothing: its bytes are forwarded. The others leave something on the server connection (settings,
@@ -59,11 +60,6 @@ _SPELLED = {
 
 class Shape:
     """`statements` is None when the text does not parse: `fault` then says why."""
-
-    __slots__ = (
-        "begins", "begins_read_only", "deallocates", "discards_all", "entry", "fault", "forgets_statements",
-        "marks_dirty", "pin", "plain", "point", "read_only", "redefines", "resets", "resets_all", "sets", "statements",
-    )  # fmt: skip
 
     def __init__(self, entry: Entry | None, fault: ClientFault | None = None) -> None:
         self.entry = entry

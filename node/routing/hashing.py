@@ -23,7 +23,7 @@ def bigint(v: int) -> int:
 
 
 def word(v: int) -> int:
-    """`bigint` for what is known to fit into 64 bits, signed or not."""
+    """`bigint` of a number given as its 64 bits in two's complement."""
     m = 0xFFFFFFFF
     low = v & m
     high = (v >> 32) & m

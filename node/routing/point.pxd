@@ -9,6 +9,7 @@ ctypedef unsigned char *out_t
 
 cdef int _NOWHERE, _INTEGER, _STRING, _BIGINT, _VARCHAR, _UUID, _DIGITS, _SMALL_DIGITS
 cdef long long _NONE
+cdef unsigned long long _WORD
 cdef bytes _HEX
 
 

@@ -35,6 +35,7 @@ _BIGINT, _VARCHAR, _UUID = 1, 2, 3
 _TYPES = {DataType.BIGINT: _BIGINT, DataType.VARCHAR: _VARCHAR, DataType.UUID: _UUID}
 _DIGITS = 18  # as many always fit into an int8
 _SMALL_DIGITS = 4  # as many always fit into an int2
+_WORD = 0xFFFFFFFFFFFFFFFF
 _NONE = 1 << 62  # no number of that many digits
 _HEX = bytes(int(chr(c), 16) if chr(c) in "0123456789abcdefABCDEF" else 255 for c in range(256))
 
@@ -132,7 +133,7 @@ class Point:
 
     def _of_integer(self, value: int) -> int:
         if self._hashed:
-            return int(hashing.word(value) % self._shards)
+            return int(hashing.word(value & _WORD) % self._shards)
         return self._of_rule(value)
 
     def _of_key(self, key: bytes) -> int:

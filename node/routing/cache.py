@@ -1,8 +1,8 @@
 # cython: annotation_typing=False
 """Texts to statements, through shapes: the cache that every text goes through. Compiled; see cache.pxd.
 
-Texts without literals are remembered themselves, too: a Parse, its Bind and the next client's Parse ask for the same one,
-and need no walk to find its shape.
+Texts without literals are remembered themselves, too: a Parse, its Bind and the next client's Parse ask for the same
+one, and need no walk to find its shape.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ from node.options import (
     state_directory,
 )
 from node.pool.pool import Surroundings
-from node.reception import Welcome, account
+from node.reception import Accounts, Welcome, account
 from node.resolver import Resolver
 from node.server.connect import Target, connect
 from node.server.connection import ServerConnection
@@ -150,6 +150,7 @@ class App:
             lambda: ClientProtocol(self.reception, self._welcomed),
             self.host,
             options.port if options.port is not None else general.port,
+            unix_factory=lambda: ClientProtocol(self.reception, self._welcomed, local=True),
             unix_socket_dir=Path(general.unix_socket_dir) if general.unix_socket_dir else None,
             tcp=tcp_options(config),
         )
@@ -190,7 +191,7 @@ class App:
         self.reception = Reception(
             LoginRules(),
             Authenticator(secret, secrets.token_bytes),
-            lambda user, database: account(self.databases.config, user, database),
+            Accounts(lambda: self.databases.config).find,
             self.cancel,
         )
 
@@ -222,6 +223,7 @@ class App:
         self.welcome = Welcome(self.services, self.databases, self.node, self.clock, self.spawn)
         self.welcome.accepting = False
         self.janitor = Janitor(self.services, self.databases, self._lagged)
+        self.welcome.watch = self.janitor.watch
         self.proxy = Proxy(self.databases, self.node, self.boot.hex(), self, os.environ)
 
     async def _join(self, config: Config) -> None:

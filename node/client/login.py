@@ -21,12 +21,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from node.auth.conversation import Conversation, Done, rejected, violated
 from node.auth.scram import derive
 from node.auth.verifier import Account, Authenticator, AuthType
+from node.client.deadlines import Deadlines
 from node.errors import Bug, ClientFault, Fault
 from node.tls import ServerTls, accept_tls, peer_identities
 from node.wire import messages
@@ -63,6 +64,11 @@ class LoginRules:
     passthrough_without_tls: bool = False  # passthrough_auth = enabled_plain
 
 
+def _deadlines() -> Deadlines:
+    loop = asyncio.get_running_loop()
+    return Deadlines(loop.call_later, loop.time)
+
+
 @dataclass(slots=True)
 class Reception:
     """What every login of a listener shares. `rules` may be replaced at any time: it counts for new connections."""
@@ -72,6 +78,7 @@ class Reception:
     find: Find
     cancel: Callable[[CancelRequest], Awaitable[None]]
     check_password: PasswordCheck | None = None  # None: passthrough always fails
+    deadlines: Deadlines = field(default_factory=_deadlines)
 
     async def warm(self, accounts: list[Account]) -> None:
         """Derives the SCRAM keys of these accounts beside the event loop, 1.5 ms of a thread each."""
@@ -96,7 +103,7 @@ class Accepted:
     account: Account
     user: str
     database: str
-    parameters: Mapping[str, str]  # startup parameters and `options`, without user, database, replication
+    parameters: Mapping[str, str]  # startup parameters and `options`, without user, database, replication; shared
     replication: str
     minor: int  # of protocol 3, the one both sides speak
     method: str
@@ -112,14 +119,13 @@ class LoginResult:
     transport: asyncio.Transport  # another one than at the start when TLS came between
 
 
+def status_messages(parameters: Mapping[bytes, bytes]) -> bytes:
+    return b"".join([messages.parameter_status(name, value) for name, value in parameters.items()])
+
+
 def login_success_messages(parameters: Mapping[bytes, bytes], pid: int, secret: bytes) -> bytes:
     """What follows AuthenticationOk; `secret` longer than 4 bytes only for protocol 3.2."""
-    statuses = [messages.parameter_status(name, value) for name, value in parameters.items()]
-    return b"".join((*statuses, messages.backend_key_data(pid, secret), messages.READY_IDLE))
-
-
-def text_of(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
+    return status_messages(parameters) + messages.backend_key_data(pid, secret) + messages.READY_IDLE
 
 
 class _State(Enum):
@@ -137,6 +143,12 @@ class Entrance:
     server, answered by `checked`; `accept`, `cancel` and `refuse` end it, each at most once and only one of them.
     Who is accepted has not been told yet: `greeting` does that.
     """
+
+    __slots__ = (
+        *("_accept", "_account", "_asked", "_authenticator", "_buffer", "_cancel", "_check", "_conversation"),
+        *("_find", "_local", "_password", "_refuse", "_rules", "_startup", "_state", "_tls", "_upgrade", "_write"),
+        *("database", "user"),
+    )
 
     def __init__(
         self,
@@ -163,8 +175,8 @@ class Entrance:
         self._cancel = cancel
         self._refuse = refuse
         self._state = _State.STARTUP
-        self._buffer = bytearray()
-        self._asked: set[Encryption] = set()
+        self._buffer = b""
+        self._asked: tuple[Encryption, ...] = ()
         self._tls: TlsInfo | None = None
         self._startup: Startup | None = None
         self._account: Account | None = None
@@ -186,7 +198,7 @@ class Entrance:
         """Takes what the client sent. Every ClientFault ends in `refuse`."""
         if self._state is _State.OVER:
             return
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else data
         self._advance()
 
     def secured(self, info: TlsInfo) -> None:
@@ -203,7 +215,10 @@ class Entrance:
         """The server's word on a passthrough password."""
         if self._state is _State.CHECKING:
             if accepted:
-                self._guarded(lambda: self._authenticated("passthrough", b""))
+                try:
+                    self._authenticated("passthrough", b"")
+                except Fault as fault:
+                    self.fail(fault)
             else:
                 self.fail(rejected(self.user))
 
@@ -212,7 +227,7 @@ class Entrance:
         if self._state is _State.OVER:
             return
         self._state = _State.OVER
-        self._buffer.clear()
+        self._buffer = b""
         if not isinstance(fault, ClientFault) or fault.severity != "FATAL":
             fault = ClientFault(
                 fault.message, sqlstate=fault.sqlstate, detail=fault.detail, hint=fault.hint, severity="FATAL"
@@ -221,14 +236,11 @@ class Entrance:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _guarded(self, step: Callable[[], object]) -> None:
+    def _advance(self) -> None:
         try:
-            step()
+            self._consume()
         except Fault as fault:
             self.fail(fault)
-
-    def _advance(self) -> None:
-        self._guarded(self._consume)
 
     def _consume(self) -> None:
         while True:
@@ -236,7 +248,7 @@ class Entrance:
                 read = read_request(self._buffer)
                 if read is None:
                     return
-                del self._buffer[: read.consumed]
+                self._buffer = self._buffer[read.consumed :]
                 self._requested(read.request)
             elif self._state is _State.ANSWER:
                 body = self._answer()
@@ -264,13 +276,13 @@ class Entrance:
                 f"{request.value} came where a startup packet was expected",
                 sqlstate="0A000",
             )
-        self._asked.add(request)
+        self._asked += (request,)
         possible = self._rules.tls is not None and not self._local and request is not Encryption.GSS
         if direct:
             if not possible:
                 raise violated("received direct SSL connection request without SSL support")
-            already_read = bytes(self._buffer)
-            self._buffer.clear()
+            already_read = self._buffer
+            self._buffer = b""
             self._state = _State.TLS
             self._upgrade(already_read)
             return
@@ -290,7 +302,7 @@ class Entrance:
 
     def _begin(self, startup: Startup) -> None:
         rules = self._rules
-        self.user, self.database = text_of(startup.user), text_of(startup.database)
+        self.user, self.database, _, _ = startup.introduction
         self._startup = startup
         if rules.tls_required and self._tls is None and not self._local:
             raise violated("only TLS connections are allowed", sqlstate="08004")
@@ -349,9 +361,8 @@ class Entrance:
             raise violated("invalid message length")
         if len(buffer) < length + 1:
             return None
-        body = bytes(buffer[HEADER_BYTES : length + 1])
-        del buffer[: length + 1]
-        return body
+        self._buffer = buffer[length + 1 :]
+        return buffer[HEADER_BYTES : length + 1]
 
     def _answered(self, body: bytes) -> None:
         conversation, account = self._conversation, self._account
@@ -375,16 +386,16 @@ class Entrance:
         if not account.database_exists:
             self._write(greeting)
             raise violated(f'database "{self.database}" does not exist', sqlstate="3D000")
-        surplus = bytes(self._buffer)
-        self._buffer.clear()
+        surplus = self._buffer
+        self._buffer = b""
         self._state = _State.OVER
         self._accept(
             Accepted(
                 account=account,
                 user=self.user,
                 database=self.database,
-                parameters={text_of(name): text_of(value) for name, value in startup.settings.items()},
-                replication=text_of(startup.replication),
+                parameters=startup.introduction.parameters,
+                replication=startup.introduction.replication,
                 minor=startup.spoken_minor,
                 method=method,
                 tls=self._tls,
@@ -400,8 +411,11 @@ class Login:
 
     `done` is called at most once, and never after `lost`. A refused client is answered and closed here. With
     `hold_greeting` whoever is `done` writes `accepted.greeting` before anything else, best in one piece with
-    `login_success_messages`: uvloop makes a system call of every write.
+    `login_success_messages`: uvloop makes a system call of every write. `local` says whether the client came by a UNIX
+    socket; None asks the transport, which makes an object that stays with it.
     """
+
+    __slots__ = (*("_done", "_entrance", "_hold_greeting", "_protocol", "_reception", "_rules", "_task", "_transport"),)
 
     def __init__(
         self,
@@ -411,6 +425,7 @@ class Login:
         done: Callable[[LoginResult], None],
         *,
         hold_greeting: bool = False,
+        local: bool | None = None,
     ) -> None:
         self._protocol = protocol
         self._transport = transport
@@ -420,27 +435,29 @@ class Login:
         self._task: asyncio.Task[None] | None = None
         rules = reception.rules
         self._rules = rules
-        connection = transport.get_extra_info("socket")
+        if local is None:
+            connection = transport.get_extra_info("socket")
+            local = connection is not None and connection.family == socket.AF_UNIX
         self._entrance = Entrance(
             rules,
             reception.authenticator,
             reception.find,
-            local=connection is not None and connection.family == socket.AF_UNIX,
+            local=local,
             write=self._write,
-            upgrade=lambda already_read: self._start(self._shake_hands(already_read)),
-            check=lambda *asked: self._start(self._ask_server(*asked)),
+            upgrade=self._upgrade,
+            check=self._check,
             accept=self._accept,
-            cancel=lambda request: self._start(self._cancel(request)),
+            cancel=self._pass_on,
             refuse=self._refuse,
         )
-        self._timer = asyncio.get_running_loop().call_later(rules.timeout_s, self._timed_out)
+        reception.deadlines.add(self, rules.timeout_s)
 
     def receive(self, data: bytes) -> None:
         self._entrance.receive(data)
 
     def lost(self) -> None:
         """The connection is gone: stops everything, calls nobody."""
-        self._timer.cancel()
+        self._in_time()
         if self._task is not None:
             self._task.cancel()
         self._done = _nobody
@@ -448,7 +465,7 @@ class Login:
     def refuse(self, fault: ClientFault) -> None:
         """Ends the login from outside: shutdown, too many clients. The client reads the fault."""
         if self._entrance.shaking_hands:
-            self._timer.cancel()
+            self._in_time()
             self._transport.abort()
         else:
             self._entrance.fail(fault)
@@ -458,8 +475,11 @@ class Login:
     def _write(self, data: bytes) -> None:
         self._transport.write(data)
 
+    def _in_time(self) -> None:
+        self._reception.deadlines.discard(self, self._rules.timeout_s)
+
     def _accept(self, accepted: Accepted) -> None:
-        self._timer.cancel()
+        self._in_time()
         if self._transport.is_closing():
             return
         if self._task is not None:  # passthrough: nothing was read while the server was asked
@@ -469,7 +489,7 @@ class Login:
         self._done(LoginResult(accepted, self._transport))
 
     def _refuse(self, fault: ClientFault) -> None:
-        self._timer.cancel()
+        self._in_time()
         entrance = self._entrance
         log.info(
             "login refused client=%s user=%s database=%s sqlstate=%s reason=%s",
@@ -483,10 +503,19 @@ class Login:
             self._transport.write(messages.error_response(fault))
             self._transport.close()
 
-    def _timed_out(self) -> None:
+    def expired(self) -> None:
         self.refuse(ClientFault("client login timeout", sqlstate="28000", severity="FATAL"))
 
     # -- what takes time: nothing is read meanwhile, so nothing piles up -----------------------------------------
+
+    def _upgrade(self, already_read: bytes) -> None:
+        self._start(self._shake_hands(already_read))
+
+    def _check(self, account: Account, database: str, password: str) -> None:
+        self._start(self._ask_server(account, database, password))
+
+    def _pass_on(self, request: CancelRequest) -> None:
+        self._start(self._cancel(request))
 
     def _start(self, work: Awaitable[None]) -> None:
         self._transport.pause_reading()
@@ -526,7 +555,7 @@ class Login:
 
     async def _cancel(self, request: CancelRequest) -> None:
         """The client waits for the connection to be closed: only then the request has been dealt with."""
-        self._timer.cancel()
+        self._in_time()
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 await self._reception.cancel(request)

@@ -438,7 +438,7 @@ class Login:
         if local is None:
             connection = transport.get_extra_info("socket")
             local = connection is not None and connection.family == socket.AF_UNIX
-        self._entrance = Entrance(
+        self._entrance: Entrance | None = Entrance(
             rules,
             reception.authenticator,
             reception.find,
@@ -453,33 +453,40 @@ class Login:
         reception.deadlines.add(self, rules.timeout_s)
 
     def receive(self, data: bytes) -> None:
-        self._entrance.receive(data)
+        if self._entrance is not None:
+            self._entrance.receive(data)
 
     def lost(self) -> None:
         """The connection is gone: stops everything, calls nobody."""
-        self._in_time()
+        self._over()
         if self._task is not None:
             self._task.cancel()
         self._done = _nobody
 
     def refuse(self, fault: ClientFault) -> None:
         """Ends the login from outside: shutdown, too many clients. The client reads the fault."""
-        if self._entrance.shaking_hands:
-            self._in_time()
+        entrance = self._entrance
+        if entrance is None:
+            return
+        if entrance.shaking_hands:
+            self._over()
             self._transport.abort()
         else:
-            self._entrance.fail(fault)
+            entrance.fail(fault)
 
     # -- the entrance's hands ------------------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> None:
         self._transport.write(data)
 
-    def _in_time(self) -> None:
+    def _over(self) -> None:
+        """No time-out any more. Letting go of the entrance, which holds our hands, leaves nothing behind that only the
+        garbage collector could find: at a thousand logins per second that would be most of its work."""
         self._reception.deadlines.discard(self, self._rules.timeout_s)
+        self._entrance = None
 
     def _accept(self, accepted: Accepted) -> None:
-        self._in_time()
+        self._over()
         if self._transport.is_closing():
             return
         if self._task is not None:  # passthrough: nothing was read while the server was asked
@@ -489,13 +496,13 @@ class Login:
         self._done(LoginResult(accepted, self._transport))
 
     def _refuse(self, fault: ClientFault) -> None:
-        self._in_time()
         entrance = self._entrance
+        self._over()
         log.info(
             "login refused client=%s user=%s database=%s sqlstate=%s reason=%s",
             self._transport.get_extra_info("peername") or "local",
-            entrance.user,
-            entrance.database,
+            entrance.user if entrance is not None else "",
+            entrance.database if entrance is not None else "",
             fault.sqlstate,
             fault.message,
         )
@@ -533,9 +540,12 @@ class Login:
             self._protocol.connection_lost(error)  # nobody else tells it; it calls `lost`
             return
         self._task = None
+        entrance = self._entrance
+        if entrance is None:
+            return
         peer = self._transport.get_extra_info("ssl_object")
         certificate = peer.getpeercert(binary_form=True)
-        self._entrance.secured(
+        entrance.secured(
             TlsInfo(
                 version=peer.version() or "",
                 cipher=(peer.cipher() or ("",))[0],
@@ -549,13 +559,15 @@ class Login:
         try:
             accepted = check is not None and await check(account, database, password)
         except Fault as fault:
-            self._entrance.fail(fault)
+            if self._entrance is not None:
+                self._entrance.fail(fault)
         else:
-            self._entrance.checked(accepted)
+            if self._entrance is not None:
+                self._entrance.checked(accepted)
 
     async def _cancel(self, request: CancelRequest) -> None:
         """The client waits for the connection to be closed: only then the request has been dealt with."""
-        self._in_time()
+        self._over()
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 await self._reception.cancel(request)

@@ -278,8 +278,7 @@ class Welcome:
         )
         name = session.application_name = accepted.parameters.get("application_name", "")
         _, session.startup, session.tracked, session.parameters, session.hints, statuses = found
-        pid = session.pid = self._key()
-        secret = session.secret = os.urandom(SECRET_BYTES if accepted.minor >= 2 else 4)
+        pid, secret = session.pid, session.secret = self._key(SECRET_BYTES if accepted.minor >= 2 else 4)
         session.on_closed = self._gone
         protocol.part = self._part
         self._services.sessions[number] = session
@@ -340,12 +339,14 @@ class Welcome:
         if transport.can_write_eof():
             transport.write_eof()
 
-    def _key(self) -> int:
+    def _key(self, secret_bytes: int) -> tuple[int, bytes]:
+        """A cancel key that nobody has."""
         while True:
-            number = int.from_bytes(os.urandom(_PID_BYTES), "big") & ((1 << CLIENT_BITS) - 1)
+            chance = os.urandom(_PID_BYTES + secret_bytes)
+            number = int.from_bytes(chance[:_PID_BYTES], "big") & ((1 << CLIENT_BITS) - 1)
             pid = self._tag << CLIENT_BITS | number
             if number and pid not in self.by_key:
-                return pid
+                return pid, chance[_PID_BYTES:]
 
     def _closed(self, session: Session) -> None:
         self._services.sessions.pop(session.id, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -107,9 +108,9 @@ class ClientProtocol(asyncio.Protocol):
             self.receiver.client_resume()
 
     def address(self) -> tuple[str, int]:
-        """Where the client is. Asked for when somebody wants to see it: uvloop makes a handful of objects of it."""
+        """Where the client is. Many come from few hosts, whose names are shared."""
         peer = self.transport.get_extra_info("peername") if self.transport is not None and not self._local else None
-        return (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else ("unix", 0)
+        return (sys.intern(str(peer[0])), int(peer[1])) if isinstance(peer, tuple) else ("unix", 0)
 
     def hang_up(self) -> None:
         """The session is over."""

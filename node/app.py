@@ -151,11 +151,12 @@ class App:
         self.host = options.host or general.host
         self.keys = read_keys(options.key_file or config.discovery.key_file)
         self._build_reception()
+        welcomed = self._welcomed  # bound once, not once per client
         self.listener = Listener(
-            lambda: ClientProtocol(self.reception, self._welcomed),
+            lambda: ClientProtocol(self.reception, welcomed),
             self.host,
             options.port if options.port is not None else general.port,
-            unix_factory=lambda: ClientProtocol(self.reception, self._welcomed, local=True),
+            unix_factory=lambda: ClientProtocol(self.reception, welcomed, local=True),
             unix_socket_dir=Path(general.unix_socket_dir) if general.unix_socket_dir else None,
             tcp=tcp_options(config),
         )

@@ -122,7 +122,7 @@ class Authenticator:
         wanted: dict[tuple[str, bytes, int], None] = {}
         for account in accounts:
             salt, iterations = self._parameters(account.user, account.verifier)
-            scram = account.auth_type is AuthType.SCRAM or account.verifier is not None
+            scram = not account.passthrough and (account.auth_type is AuthType.SCRAM or account.verifier is not None)
             for password in account.passwords if scram else ():
                 if password and not self.cache.holds(password, salt, iterations):
                     wanted[password, salt, iterations] = None

@@ -3,7 +3,7 @@
     STARTUP ──SSLRequest or ClientHello──▸ TLS ──handshake done──▸ STARTUP
        │ GSSENCRequest, or SSLRequest without a certificate: answered N, stays
        │ CancelRequest ──▸ OVER (performed, then closed)
-       └─StartupMessage──▸ ANSWER ──p…──▸ [CHECKING, passthrough only] ──▸ OVER (accepted)
+       └─StartupMessage──▸ [DERIVING] ──▸ ANSWER ──p…──▸ [CHECKING, passthrough only] ──▸ OVER (accepted)
     any of them ──fault, timeout, connection lost──▸ OVER
 
 `Entrance` is the machine, without I/O: bytes in, calls out. `Login` is its shell: transport, TLS upgrade, timer. The
@@ -51,6 +51,8 @@ CANCEL_TIMEOUT_S = 10.0
 Find = Callable[[str, str], Account | None]
 PasswordCheck = Callable[[Account, str, str], Awaitable[bool]]
 """(account, database, password) → does a server accept it? A ServerFault is shown to the client."""
+Wanted = tuple[str, bytes, int]
+"""Arguments of `scram.derive`: password, salt, iterations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,28 @@ class Reception:
     cancel: Callable[[CancelRequest], Awaitable[None]]
     check_password: PasswordCheck | None = None  # None: passthrough always fails
     deadlines: Deadlines = field(default_factory=_deadlines)
+    _deriving: dict[Wanted, asyncio.Future[None]] = field(default_factory=dict)
 
     async def warm(self, accounts: list[Account]) -> None:
         """Derives the SCRAM keys of these accounts beside the event loop, 1.5 ms of a thread each."""
-        loop = asyncio.get_running_loop()
         for wanted in self.authenticator.to_derive(accounts):
-            derived = await loop.run_in_executor(None, derive, *wanted)
-            self.authenticator.cache.put(*wanted, derived)
+            await self.derived(wanted)
+
+    async def derived(self, wanted: Wanted) -> None:
+        """These keys are in the cache. Whoever wants the same ones meanwhile waits for the same thread."""
+        if self.authenticator.cache.holds(*wanted):
+            return
+        running = self._deriving.get(wanted)
+        if running is None:
+            running = self._deriving[wanted] = asyncio.ensure_future(self._derive(wanted))
+        await asyncio.shield(running)
+
+    async def _derive(self, wanted: Wanted) -> None:
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(None, derive, *wanted)
+            self.authenticator.cache.put(*wanted, found)
+        finally:
+            del self._deriving[wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +148,33 @@ def login_success_messages(parameters: Mapping[bytes, bytes], pid: int, secret: 
 class _State(Enum):
     STARTUP = auto()
     TLS = auto()
+    DERIVING = auto()
     ANSWER = auto()
     CHECKING = auto()
     OVER = auto()
 
 
 class Entrance:
-    """The login of one client without its I/O. The five callables are all it can do to the world.
+    """The login of one client without its I/O. The callables are all it can do to the world.
 
     `upgrade(already_read)` starts a TLS handshake, answered by `secured`; `check(account, database, password)` asks a
-    server, answered by `checked`; `accept`, `cancel` and `refuse` end it, each at most once and only one of them.
-    Who is accepted has not been told yet: `greeting` does that.
+    server, answered by `checked`; `derive(account)`, when given, brings the keys of an account that logs in for the
+    first time into the cache and holds up nobody else, answered by `derived`; `accept`, `cancel` and `refuse` end it,
+    each at most once and only one of them. Who is accepted has not been told yet: `greeting` does that.
     """
 
     __slots__ = (
-        *("_accept", "_account", "_asked", "_authenticator", "_buffer", "_cancel", "_check", "_conversation"),
+        *(
+            "_accept",
+            "_account",
+            "_asked",
+            "_authenticator",
+            "_buffer",
+            "_cancel",
+            "_check",
+            "_conversation",
+            "_derive",
+        ),
         *("_find", "_local", "_password", "_refuse", "_rules", "_startup", "_state", "_tls", "_upgrade", "_write"),
         *("database", "user"),
     )
@@ -163,7 +192,9 @@ class Entrance:
         accept: Callable[[Accepted], None],
         cancel: Callable[[CancelRequest], None],
         refuse: Callable[[ClientFault], None],
+        derive: Callable[[Account], None] | None = None,
     ) -> None:
+        self._derive = derive
         self._rules = rules
         self._authenticator = authenticator
         self._find = find
@@ -210,6 +241,15 @@ class Entrance:
             self.fail(violated(text))
         else:
             self._advance()
+
+    def derived(self) -> None:
+        """The account's keys are in the cache."""
+        if self._state is _State.DERIVING:
+            try:
+                self._ask()
+                self._consume()
+            except Fault as fault:
+                self.fail(fault)
 
     def checked(self, accepted: bool) -> None:
         """The server's word on a passthrough password."""
@@ -315,8 +355,16 @@ class Entrance:
             return
         if account is not None and account.passthrough and not self._private and not rules.passthrough_without_tls:
             raise violated("passthrough authentication needs a TLS connection", sqlstate="28000")
+        if account is not None and self._derive is not None and self._authenticator.to_derive((account,)):
+            self._state = _State.DERIVING
+            self._derive(account)
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        rules = self._rules
         binding = rules.tls.binding if rules.tls is not None and self._tls is not None else None
-        start = self._authenticator.converse(self.user, account, rules.auth_type, binding=binding)
+        start = self._authenticator.converse(self.user, self._account, rules.auth_type, binding=binding)
         if isinstance(start, Done):
             self._authenticated(start.method, start.reply)
             return
@@ -449,6 +497,7 @@ class Login:
             accept=self._accept,
             cancel=self._pass_on,
             refuse=self._refuse,
+            derive=self._derive,
         )
         reception.deadlines.add(self, rules.timeout_s)
 
@@ -521,6 +570,9 @@ class Login:
     def _check(self, account: Account, database: str, password: str) -> None:
         self._start(self._ask_server(account, database, password))
 
+    def _derive(self, account: Account) -> None:
+        self._start(self._derive_keys(account))
+
     def _pass_on(self, request: CancelRequest) -> None:
         self._start(self._cancel(request))
 
@@ -553,6 +605,15 @@ class Login:
                 identities=None if certificate is None else peer_identities(certificate),
             )
         )
+
+    async def _derive_keys(self, account: Account) -> None:
+        reception = self._reception
+        for wanted in reception.authenticator.to_derive((account,)):
+            await reception.derived(wanted)
+        self._task = None
+        if self._entrance is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._entrance.derived()
 
     async def _ask_server(self, account: Account, database: str, password: str) -> None:
         check = self._reception.check_password

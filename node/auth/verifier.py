@@ -5,7 +5,7 @@ not: a name that is guessed twice gets the same salt twice, one salt serves all 
 runs once per user and password, not once per login. Give every member of a flock the same secret and a client may
 reuse its keys with any of them.
 
-What remains measurable: the first proof of a user whose keys are not derived yet costs 1.5 ms more (call `warm` with
+What remains measurable: the first login of a user whose keys are not derived yet takes 1.5 ms more (call `warm` with
 new accounts), and a `password_hash` made with other iterations than ours shows them.
 """
 

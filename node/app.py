@@ -59,7 +59,7 @@ from node.options import (
     state_directory,
 )
 from node.pool.pool import Surroundings
-from node.reception import Welcome, account
+from node.reception import Accounts, Welcome, account
 from node.resolver import Resolver
 from node.server.connect import Target, connect
 from node.server.connection import ServerConnection
@@ -72,6 +72,11 @@ from sync.service import StartRefused, Sync
 from sync.settings import SettingsError
 
 log = logging.getLogger("pgmurmur")
+
+# New containers that start a collection of the young, how many of those start one of the middle-aged, and how many of
+# these a full one. Clients come and go without cycles, so there is little to find; but a full collection walks over all
+# clients that are there (0.1 s with 10,000 of them), and with Python's 700, 10, 10 a storm of logins brings five.
+COLLECTOR = (2_000, 5, 100)
 
 # How often other members hear how many clients there are, and pools' averages are looked after.
 TELL_EVERY_S = 0.5
@@ -147,10 +152,12 @@ class App:
         self.host = options.host or general.host
         self.keys = read_keys(options.key_file or config.discovery.key_file)
         self._build_reception()
+        welcomed = self._welcomed  # bound once, not once per client
         self.listener = Listener(
-            lambda: ClientProtocol(self.reception, self._welcomed),
+            lambda: ClientProtocol(self.reception, welcomed),
             self.host,
             options.port if options.port is not None else general.port,
+            unix_factory=lambda: ClientProtocol(self.reception, welcomed, local=True),
             unix_socket_dir=Path(general.unix_socket_dir) if general.unix_socket_dir else None,
             tcp=tcp_options(config),
         )
@@ -168,6 +175,7 @@ class App:
         # What start-up made is here to stay: a full collection that walks it all again would stop traffic for long.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECTOR)
         self.ready = self.welcome.accepting = True
         self.tell()
         gossip = join_address(*self.flock.gossip)
@@ -191,7 +199,7 @@ class App:
         self.reception = Reception(
             LoginRules(),
             Authenticator(secret, secrets.token_bytes),
-            lambda user, database: account(self.databases.config, user, database),
+            Accounts(lambda: self.databases.config).find,
             self.cancel,
         )
 
@@ -231,6 +239,7 @@ class App:
         self.welcome = Welcome(self.services, self.databases, self.node, self.clock, self.spawn)
         self.welcome.accepting = False
         self.janitor = Janitor(self.services, self.databases, self.catalogs, self._lagged)
+        self.welcome.watch = self.janitor.watch
         self.proxy = Proxy(self.databases, self.node, self.boot.hex(), self, os.environ)
 
     async def _join(self, config: Config) -> None:

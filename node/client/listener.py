@@ -34,6 +34,8 @@ class ListenFault(OSError):
 class Listener:
     """`host` is a name, an address, a comma-separated list of them, or `*` for every address; port 0 picks one port.
 
+    `unix_factory` makes the protocols of clients that come by the UNIX socket, when they differ.
+
     With `share_port` (workers > 1) other members may listen on the same port and the kernel spreads the clients; only
     the first of them gets the UNIX socket.
     """
@@ -44,6 +46,7 @@ class Listener:
         host: str,
         port: int,
         *,
+        unix_factory: Callable[[], asyncio.Protocol] | None = None,
         unix_socket_dir: Path | None = None,
         unix_socket_mode: int = 0o777,
         share_port: bool = False,
@@ -51,6 +54,7 @@ class Listener:
         backlog: int = BACKLOG,
     ) -> None:
         self._factory = factory
+        self._unix_factory = unix_factory or factory
         self._host = host
         self._port = port
         self._unix_socket_dir = unix_socket_dir
@@ -83,7 +87,7 @@ class Listener:
                 self._servers.append(await loop.create_server(self._factory, sock=listening, backlog=self._backlog))
             if self._unix is not None:
                 self._servers.append(
-                    await loop.create_unix_server(self._factory, sock=self._unix.socket, backlog=self._backlog)
+                    await loop.create_unix_server(self._unix_factory, sock=self._unix.socket, backlog=self._backlog)
                 )
         except BaseException:
             for listening in bound:

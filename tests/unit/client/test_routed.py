@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.routing.worlds import CATALOG, FOUR
 
+from node.auth.verifier import Account, AuthType
 from node.client import routed
 from node.client.prepared import PreparedStatements
+from node.client.services import Limits, Services
+from node.client.session import Session
 from node.client.shape import Shapes
 from node.errors import ClientFault
+from node.gate import Gate
 from node.routing import hashing
-from node.routing.hints import NONE, Hints
-from node.routing.outcome import Role
+from node.routing.hints import Hints
 from node.wire import messages as m
 
 TEXTS = (
@@ -46,14 +49,27 @@ def client(shapes: Shapes, **more: Any) -> Any:
         b"s%d" % at: statements.use(sql, m.parse(b"", b"", TYPES[at % len(TYPES)])[7:], "")
         for at, sql in enumerate(TEXTS)
     }
-    standing = {
-        "begin_message": b"", "database": SimpleNamespace(
-            balancers=(1, 2, 3, 4), topology=FOUR, layout=SimpleNamespace(catalog=CATALOG, loaded=True)),
-        "hints": NONE, "id": 1, "portals": {}, "prepared": prepared, "requests": SimpleNamespace(buffer=b""),
-        "server": None, "services": SimpleNamespace(shapes=shapes, prepared=statements), "shard": 3,
-        "tx_failed": False, "unit_role": Role.PRIMARY, "unnamed_parse": b"", "wrote": frozenset(),
-    }  # fmt: skip
-    return SimpleNamespace(**{**standing, **more})
+    database = SimpleNamespace(
+        balancers=(1, 2, 3, 4), topology=FOUR, layout=SimpleNamespace(catalog=CATALOG, loaded=True),
+        gate=Gate("four"), manages_statements=True,
+    )  # fmt: skip
+    services = Services(
+        clock=lambda: 0.0, spawn=_nothing, shapes=shapes, prepared=statements, database=_nothing, slow=cast(Any, None),
+        limits=Limits(), node="here",
+    )  # fmt: skip
+    session = Session(
+        1, services, Account("me", AuthType.TRUST, ()), cast(Any, database), write=_nothing, close=lambda: None,
+        pause_reading=lambda: None, resume_reading=lambda: None, address=("here", 0), now=0.0,
+    )  # fmt: skip
+    session.prepared = prepared
+    session.shard = 3
+    for name, value in more.items():
+        setattr(session, name, value)
+    return session
+
+
+def _nothing(*of: object) -> Any:
+    raise AssertionError("where() only looks")
 
 
 def asked(session: Any, unit: bytes) -> tuple[object, ...]:

@@ -22,7 +22,10 @@ from pathlib import Path
 import uvloop
 
 from discovery.member import Address
+from discovery.sockets import advertised_host
 from node.auth.verifier import Authenticator, AuthType
+from node.cancels import SERVICE as CANCEL
+from node.cancels import Cancels
 from node.client import parameters
 from node.client.listener import Listener
 from node.client.login import LoginRules, Reception
@@ -191,7 +194,7 @@ class App:
             LoginRules(),
             Authenticator(secret, secrets.token_bytes),
             lambda user, database: account(self.databases.config, user, database),
-            self.cancel,
+            lambda request: self.cancels.request(request),
         )
 
     def _welcomed(self, protocol: ClientProtocol, result: object) -> None:
@@ -247,7 +250,8 @@ class App:
         )
         self.sync: Sync = self.flock.build_sync(self.proxy, sync_settings(config))
         self.face = Face(self)
-        self.flock.control.handle("cancel", self._cancel_for_peer)
+        self.cancels = Cancels(self.welcome.by_key, self._control_addresses, self.flock.control.request)
+        self.flock.control.handle(CANCEL, self.cancels.for_peer)
         self.flock.control.handle("schema", self._schema_changed_at_peer)
         self.face.serve_console()
         await self.flock.start()
@@ -260,6 +264,13 @@ class App:
             raise Refused(self._why_refused(error)) from None
         self.spawn(self.resolver.run())
         self.sync.failed.add_done_callback(self._sync_failed)
+
+    def _control_addresses(self) -> dict[str, str]:
+        """Of the other members that are not known to be gone: as gossip knows them, else as they took their seats."""
+        cell = self.sync.cell
+        seats = {} if cell is None else {name: seat.address for name, seat in cell.roster.seats if name != self.node}
+        known = {**seats, **self.flock.peers()}
+        return {name: address for name, address in known.items() if self.flock.reachable(name) is not False}
 
     def _gossip(self, configured: str | None) -> Address:
         """Without a key only this host is spoken with. An address that others can reach would promise more: refused
@@ -413,36 +424,6 @@ class App:
         opened = await connect(target, protocol_factory=lambda: ServerProtocol(connection), timeout_s=timeout_s)
         connection.pid, connection.secret, connection.tls = opened.pid, opened.secret, opened.tls
         connection.statuses = dict(opened.parameters)
-
-    async def cancel(self, request: CancelRequest) -> None:
-        """Of a client of ours, or of another member's: its key tells whose."""
-        if await self._cancel_here(request.pid, request.secret):
-            return
-        payload = request.pid.to_bytes(4, "big") + request.secret
-        for view in self.flock.members():
-            if not view.me and self.welcome.is_of(view.node, request.pid):
-                try:
-                    await self.flock.control.request(str(view.gossip), "cancel", payload, 5.0, node=view.node)
-                except OSError as error:
-                    log.info("cancel_not_forwarded member=%s reason=%s", view.node, error)
-
-    async def _cancel_for_peer(self, sender: str, payload: bytes) -> bytes:
-        await self._cancel_here(int.from_bytes(payload[:4], "big"), payload[4:])
-        return b""
-
-    async def _cancel_here(self, pid: int, secret: bytes) -> bool:
-        session = self.welcome.by_key.get(pid)
-        if session is None:
-            return False
-        if not secrets.compare_digest(session.secret, secret):
-            return True
-        for server in session.cancellable():
-            if server.pool is not None:
-                try:
-                    await server.pool.cancel(server)
-                except Fault as fault:
-                    log.info("cancel_failed client=%s reason=%s", session.id, fault)
-        return True
 
     def schema_changed(self, database: object) -> None:
         """DDL went through this node: the catalog is read again, here and on every member."""

@@ -22,6 +22,7 @@ SHELLS = {
     "node.__main__",
     "node.cli",
     "node.app",
+    "node.cancels",
     "node.databases",
     "node.face",
     "node.farewell",
@@ -33,6 +34,8 @@ SHELLS = {
     "node.log",
     "node.tcp",
     "node.tls",
+    "node.worker",
+    "node.workers",
     "node.client.copying",
     "node.client.enlist",
     "node.client.listener",
@@ -76,6 +79,7 @@ CHAIN = ("client", "pool", "server", "auth", "wire", "errors")
 
 ABOVE_ALL = {
     "app",
+    "cancels",
     "databases",
     "face",
     "farewell",
@@ -84,6 +88,8 @@ ABOVE_ALL = {
     "layout",
     "reception",
     "resolver",
+    "worker",
+    "workers",
     "cli",
     "__main__",
 }

@@ -32,7 +32,7 @@ log = logging.getLogger("pgmurmur.client")
 SERVICE = "cancel"
 # One attempt, and the client that asks waits for it; what is not forwarded by then is of no use to anybody.
 FORWARD_TIMEOUT_S = 5.0
-# The channel is shared with rollouts and works on 64 questions per connection at a time: most of them stay free.
+# To one member at a time. The channel is shared with rollouts and works on 64 questions per connection: most stay free.
 FORWARDING_LIMIT = 16
 # Requests that wait for their turn to be forwarded; more are dropped, as a lost packet would be.
 WAITING_LIMIT = 1024
@@ -57,8 +57,8 @@ class Cancels:
         self._clients = clients
         self._peers = peers
         self._ask = ask
-        self._slots = asyncio.Semaphore(FORWARDING_LIMIT)
-        self._waiting = 0
+        self._slots: dict[str, asyncio.Semaphore] = {}  # of members with requests under way or waiting
+        self._waiting: Counter[str] = Counter()
         self._at_work: Counter[int] = Counter()  # by process id
         self.dropped = 0
 
@@ -69,25 +69,28 @@ class Cancels:
         owners = [(node, at) for node, at in self._peers().items() if member_tag(node) == request.pid >> CLIENT_BITS]
         if not owners:
             return
-        if self._waiting >= WAITING_LIMIT:
+        if self._waiting.total() >= WAITING_LIMIT:
             self.dropped += 1
             if self.dropped & (self.dropped - 1) == 0:  # the first, second, fourth, eighth …
-                log.warning("cancels_dropped count=%s waiting=%s", self.dropped, self._waiting)
+                log.warning("cancels_dropped count=%s", self.dropped)
             return
-        self._waiting += 1
-        try:
-            async with self._slots:
-                for node, address in owners:
-                    await self._forward(node, address, request)
-        finally:
-            self._waiting -= 1
+        for node, address in owners:
+            await self._forward(node, address, request)
 
     async def _forward(self, node: str, address: str, request: CancelRequest) -> None:
+        """A member that does not answer keeps its own requests waiting and no others."""
         payload = request.pid.to_bytes(4, "big") + request.secret
+        slots = self._slots.setdefault(node, asyncio.Semaphore(FORWARDING_LIMIT))
+        self._waiting[node] += 1
         try:
-            await self._ask(address, SERVICE, payload, FORWARD_TIMEOUT_S, node=node)
+            async with slots:
+                await self._ask(address, SERVICE, payload, FORWARD_TIMEOUT_S, node=node)
         except OSError as error:
             log.info("cancel_not_forwarded member=%s reason=%s", node, error)
+        finally:
+            self._waiting[node] -= 1
+            if not self._waiting[node]:
+                del self._waiting[node], self._slots[node]
 
     async def for_peer(self, sender: str, payload: bytes) -> bytes:
         """A member passes on what it was asked. It is never passed on again: two members cannot play ball with it."""

@@ -5,8 +5,8 @@ cancel requests on over the control channel. The parent serves nobody and decide
 port, forks, forks again what died, passes SIGHUP and its own end on, and waits.
 
 The kernel spreads new connections over the workers' sockets (SO_REUSEPORT) by a hash of both addresses; a worker that
-dies takes only its own clients along, and the others get the new ones at once. macOS lets them listen and spreads nothing.
-Workers are forked before any thread or event loop exists here.
+dies takes only its own clients along, and the others get the new ones at once. macOS spreads nothing. Workers are
+forked before any thread or event loop exists here.
 """
 
 from __future__ import annotations

@@ -214,3 +214,25 @@ async def test_a_flood_of_forged_requests_is_held_back_and_then_dropped() -> Non
     await asyncio.gather(*flood)
     assert len(channel.asked) == WAITING_LIMIT  # one small question for each, never more
     assert channel.most == FORWARDING_LIMIT
+
+
+async def test_a_member_that_does_not_answer_keeps_only_its_own_requests_waiting() -> None:
+    answers = asyncio.Event()
+    asked: list[str | None] = []
+
+    async def ask(*_: object, node: str | None = None) -> bytes:
+        asked.append(node)
+        if node == "wren":
+            await answers.wait()
+        return b""
+
+    of_us = cancels({}, ask)
+    stuck = [asyncio.create_task(of_us.request(CancelRequest(key_of("wren", n), SECRET))) for n in range(100)]
+    await turns()
+    await of_us.request(CancelRequest(key_of("finch"), SECRET))
+    assert asked == [*["wren"] * FORWARDING_LIMIT, "finch"]
+    for one in stuck[:50]:  # clients that give up
+        one.cancel()
+    answers.set()
+    await asyncio.gather(*stuck, return_exceptions=True)
+    assert asked.count("wren") == FORWARDING_LIMIT + 50

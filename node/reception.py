@@ -319,10 +319,6 @@ class Welcome:
             self._openings[key] = found
         return found
 
-    def is_of(self, node: str, pid: int) -> bool:
-        """Could this cancel key be one of that member's clients?"""
-        return pid >> CLIENT_BITS == member_tag(node)
-
     def part(self, protocol: ClientProtocol) -> None:
         """Hangs up so that the client can read our last words. A socket that is closed while bytes of the client wait
         in it, or arrive later, resets the connection, and the client's system drops what the client has not read."""

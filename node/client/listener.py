@@ -31,6 +31,25 @@ class ListenFault(OSError):
     """An address that cannot be listened on; the text names it."""
 
 
+def addresses(hosts: str, port: int) -> Sequence[tuple[socket.AddressFamily, str]]:
+    """Every address behind `hosts` (see `Listener`), in order, each once. May wait for DNS. Raises ListenFault."""
+    found: dict[tuple[socket.AddressFamily, str], None] = {}
+    for name in hosts.split(","):
+        host = name.strip()
+        if host == "*":
+            found[socket.AF_INET, "0.0.0.0"] = None
+            if socket.has_ipv6 and _has_ipv6():
+                found[socket.AF_INET6, "::"] = None
+            continue
+        try:
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            raise ListenFault(f'could not translate host name "{host}" to an address: {error.strerror}') from None
+        for family, _, _, _, address in infos:
+            found[family, str(address[0])] = None
+    return list(found)
+
+
 class Listener:
     """`host` is a name, an address, a comma-separated list of them, or `*` for every address; port 0 picks one port.
 
@@ -79,7 +98,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         bound: list[socket.socket] = []
         try:
-            for family, address in await self._addresses():
+            for family, address in await asyncio.to_thread(addresses, self._host, self._port):
                 bound.append(self._bind(family, address))
             if self._unix_socket_dir is not None:
                 self._unix = self._bind_unix(self._unix_socket_dir)
@@ -109,25 +128,6 @@ class Listener:
         await asyncio.sleep(0)  # closing a listening socket takes the loop one turn
 
     # -- inside --------------------------------------------------------------------------------------------------
-
-    async def _addresses(self) -> Sequence[tuple[socket.AddressFamily, str]]:
-        """Every address behind `host`, in order, each once."""
-        found: dict[tuple[socket.AddressFamily, str], None] = {}
-        loop = asyncio.get_running_loop()
-        for name in self._host.split(","):
-            host = name.strip()
-            if host == "*":
-                found[socket.AF_INET, "0.0.0.0"] = None
-                if socket.has_ipv6 and _has_ipv6():
-                    found[socket.AF_INET6, "::"] = None
-                continue
-            try:
-                infos = await loop.getaddrinfo(host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            except OSError as error:
-                raise ListenFault(f'could not translate host name "{host}" to an address: {error.strerror}') from None
-            for family, _, _, _, address in infos:
-                found[family, str(address[0])] = None
-        return list(found)
 
     def _bind(self, family: socket.AddressFamily, address: str) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)

@@ -22,6 +22,7 @@ SHELLS = {
     "node.__main__",
     "node.cli",
     "node.app",
+    "node.cancels",
     "node.databases",
     "node.face",
     "node.farewell",
@@ -34,6 +35,8 @@ SHELLS = {
     "node.log",
     "node.tcp",
     "node.tls",
+    "node.worker",
+    "node.workers",
     "node.client.copying",
     "node.client.enlist",
     "node.client.listener",
@@ -77,6 +80,7 @@ CHAIN = ("client", "pool", "server", "auth", "wire", "errors")
 
 ABOVE_ALL = {
     "app",
+    "cancels",
     "databases",
     "face",
     "farewell",
@@ -86,6 +90,8 @@ ABOVE_ALL = {
     "layout",
     "reception",
     "resolver",
+    "worker",
+    "workers",
     "cli",
     "__main__",
 }

@@ -18,6 +18,8 @@ from node.server.connection import Lost
 if TYPE_CHECKING:
     from node.client.services import Services
     from node.databases import Databases
+    from node.pool.pool import Pool
+    from node.server.connection import ServerConnection
 
 log = logging.getLogger("pgmurmur.janitor")
 
@@ -74,13 +76,29 @@ class Janitor:
             if session.active_since and now - session.active_since > database.query_timeout_s:
                 for link in (server, *session.links.values()):
                     if link is not None:
-                        link.close(Lost.UNCLEAN)
+                        _stop(link)
                 _end(session, "canceling statement due to query_timeout", "58000")
         elif session.entered:
             if now - session.last_request > database.idle_in_transaction_timeout_s:
                 _end(session, "terminating connection due to idle-in-transaction timeout", "25P03")
         elif now - session.last_request > database.client_idle_timeout_s:
             _end(session, "terminating connection due to client idle timeout", "57P05")
+
+
+def _stop(server: ServerConnection) -> None:
+    """Closes it, and cancels what it runs: by itself a backend notices a closed socket only when it writes, and its
+    statement would go on until then, with its locks."""
+    pool, busy = server.pool, not server.pipeline.idle()
+    server.close(Lost.UNCLEAN)
+    if pool is not None and busy:
+        pool.around.spawn(_cancel(pool, server))
+
+
+async def _cancel(pool: Pool, server: ServerConnection) -> None:
+    try:
+        await pool.cancel(server)
+    except ServerFault as fault:
+        log.info("cancel_failed server=%s reason=%s", server.id, fault)
 
 
 def _end(session: Session, text: str, sqlstate: str) -> None:

@@ -252,19 +252,19 @@ def test_cancel_reaches_every_shard(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "statements",
+    ("parameters", "statements"),
     [
-        ["SELECT id FROM t WHERE pg_sleep(60) IS NOT NULL ORDER BY id"],
-        ["UPDATE t SET x = 2 WHERE pg_sleep(60) IS NOT NULL"],
-        ["BEGIN", "UPDATE t SET x = 2", "SELECT count(*) FROM t WHERE pg_sleep(60) IS NOT NULL"],
-        ["BEGIN", "UPDATE t SET x = 2 WHERE id = 1", "UPDATE t SET x = 2 WHERE id = 3 AND pg_sleep(60) IS NOT NULL"],
+        (None, ["SELECT id FROM t WHERE pg_sleep(60) IS NOT NULL ORDER BY id"]),
+        ((), ["UPDATE t SET x = 2 WHERE pg_sleep(60) IS NOT NULL"]),
+        (None, ["BEGIN", "UPDATE t SET x = 2", "SELECT count(*) FROM t WHERE pg_sleep(60) IS NOT NULL"]),
+        ((), ["BEGIN", "UPDATE t SET x = 2 WHERE id = 1", "UPDATE t SET x = 2 WHERE id = 3 AND pg_sleep(60) IS NULL"]),
     ],
-    ids=["read", "write", "transaction", "transaction of one shard at a time"],
+    ids=["read", "write", "transaction", "transaction that grows"],
 )
-@pytest.mark.parametrize("parameters", [None, ()], ids=["simple", "extended"])
 def test_query_timeout_ends_it_on_every_shard(
-    statements: list[str], parameters: tuple[object, ...] | None, world: World
+    parameters: tuple[object, ...] | None, statements: list[str], world: World
 ) -> None:
+    """By the simple protocol (no parameters) and by the extended one."""
     node = world.start(general="query_timeout = 400\n")
     with connect(node) as other:
         other.execute("INSERT INTO t VALUES (1, 1), (3, 3)")

@@ -20,7 +20,7 @@ _DDL = DDL + 'CREATE TABLE o (id bigint, k int, amount numeric, note text COLLAT
 def spread(workspace: Workspace) -> Iterator[Spread]:
     server = start_server(workspace, "exact_cases", auth="trust")
     made = Spread(lambda: Wire(server.host, server.port, server.superuser, "postgres"), _DDL, {"t": "id", "o": "id"}, 2)
-    made.load("t", random_rows(random.Random(3), 40), lambda key: int(key) % 2)
+    made.load("t", random_rows(random.Random(3), 40, made.whole.major()), lambda key: int(key) % 2)
     orders = [(str(n % 30), [str(n % 30), str(n % 5), f"{n}.5", f"n{n}"]) for n in range(50)]
     made.load("o", orders, lambda key: int(key) % 2)
     yield made

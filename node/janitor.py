@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from node.client.session import CLOSED, SLOW, WAITING, Session
+from node.client.session import CLOSED, RIDING, SLOW, WAITING, Session
 from node.errors import ClientFault, ServerFault
 from node.gate import Reason
 from node.server.connection import Lost
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from node.client.services import Services
     from node.database import Database
     from node.databases import Databases
+    from node.pool.pool import Pool
+    from node.server.connection import ServerConnection
 
 log = logging.getLogger("pgmurmur.janitor")
 
@@ -119,12 +121,12 @@ class Janitor:
             self._look_later(session, now, math.inf)
             return
         server = session.server
-        if session.state == SLOW or (server is not None and server.pipeline.done != server.pipeline.sent):
+        if session.state in (SLOW, RIDING) or (server is not None and server.pipeline.done != server.pipeline.sent):
             since, limit_s = session.active_since or now, database.query_timeout_s
             if now - since > limit_s:
                 for link in (server, *session.links.values()):
                     if link is not None:
-                        link.close(Lost.UNCLEAN)
+                        _stop(link)
                 _end(session, "canceling statement due to query_timeout", "58000")
                 return
         else:
@@ -156,6 +158,22 @@ class Janitor:
                         hint="try again; SHOW ROLLOUT on the admin console tells what it waits for",
                     )
                 )
+
+
+def _stop(server: ServerConnection) -> None:
+    """Closes it, and cancels what it runs: by itself a backend notices a closed socket only when it writes, and its
+    statement would go on until then, with its locks."""
+    pool, busy = server.pool, not server.pipeline.idle()
+    server.close(Lost.UNCLEAN)
+    if pool is not None and busy:
+        pool.around.spawn(_cancel(pool, server))
+
+
+async def _cancel(pool: Pool, server: ServerConnection) -> None:
+    try:
+        await pool.cancel(server)
+    except ServerFault as fault:
+        log.info("cancel_failed server=%s reason=%s", server.id, fault)
 
 
 def _end(session: Session, text: str, sqlstate: str) -> None:

@@ -1,0 +1,193 @@
+"""pgbench: how it is called, and what its output and its log of latencies mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from node.embedded.bench.results import percentile
+from node.embedded.bench.targets import PASSWORD, USER, Target
+
+PATIENCE_S = 300
+"""For connecting and leaving, on top of the measured time."""
+
+SAID_LIMIT = 500
+"""Characters of its output that an error repeats."""
+
+T = TypeVar("T")
+
+
+class NotMeasured(RuntimeError):
+    """A measurement did not come to its end; the text is what was said."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of --progress: so many transactions per second in the time since the line before, up to `at_s`."""
+
+    at_s: float
+    tps: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Its last words."""
+
+    tps: float
+    transactions: int
+    connect_ms: float | None
+    """Average time of a connection; only with --connect."""
+
+
+def parse_progress(line: str) -> Progress | None:
+    found = re.match(r"progress: ([\d.]+) s, ([\d.]+) tps", line)
+    return Progress(float(found.group(1)), float(found.group(2))) if found else None
+
+
+def parse_finished(said: str) -> Finished:
+    """Raises NotMeasured with what was said when not every transaction was a success."""
+    tps = re.search(r"^tps = ([\d.]+)", said, re.MULTILINE)
+    count = re.search(r"actually processed: (\d+)", said)
+    failed = re.search(r"failed transactions: (\d+)", said)
+    connect = re.search(r"average connection time = ([\d.]+) ms", said)
+    if tps is None or count is None or int(count.group(1)) == 0 or (failed and int(failed.group(1))):
+        raise NotMeasured(last_words(said))
+    return Finished(float(tps.group(1)), int(count.group(1)), float(connect.group(1)) if connect else None)
+
+
+def last_words(said: str) -> str:
+    """An error if there is one, else the end of the text, on one line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and parse_progress(line) is None]
+    wrong = [line for line in lines if "error" in line.lower() or "fatal" in line.lower() or "aborted" in line]
+    return " / ".join(wrong[:2] or lines[-2:])[:SAID_LIMIT] or "pgbench said nothing"
+
+
+def transactions_between(lines: Sequence[Progress]) -> float:
+    """How many ended between the first line and the last."""
+    return sum(line.tps * (line.at_s - before.at_s) for before, line in zip(lines, lines[1:], strict=False))
+
+
+def parse_latencies(lines: Iterable[str]) -> list[float]:
+    """Milliseconds, ascending, from lines of --log: client, number, latency in µs, script, seconds, µs."""
+    found = []
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 6 and fields[2].isdigit():  # "failed" and "skipped" are no latencies
+            found.append(int(fields[2]) / 1000)
+    return sorted(found)
+
+
+def percentiles(ordered: Sequence[float]) -> dict[str, float]:
+    """None of them when nothing was logged."""
+    if not ordered:
+        return {}
+    return {
+        "p50_ms": percentile(ordered, 0.50),
+        "p99_ms": percentile(ordered, 0.99),
+        "p999_ms": percentile(ordered, 0.999),
+    }
+
+
+@dataclass
+class Window(Generic[T]):
+    """What `read` said when the first and the last line of progress came.
+
+    Logins lie before the first line and farewells after the last, so neither counts.
+    """
+
+    read: Callable[[], T]
+    first: T | None = None
+    last: T | None = None
+
+    def mark(self) -> None:
+        if self.first is None:
+            self.first = self.read()
+        else:
+            self.last = self.read()
+
+
+class Pgbench:
+    """Calls the program, always as the same user."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.program = program
+        self.folder = folder
+
+    def initialize(self, target: Target, scale: int) -> None:
+        self._call(target, ["--initialize", f"--scale={scale}", "--quiet"], duration_s=0, on_progress=None)
+
+    def run(
+        self, target: Target, options: Sequence[str], duration_s: int, on_progress: Callable[[], None] | None = None
+    ) -> tuple[Finished, list[Progress]]:
+        """Calls `on_progress` at each line of progress, one a second. Raises NotMeasured."""
+        said, lines = self._call(
+            target, [*options, f"--time={duration_s}", "--no-vacuum", *_PROGRESS], duration_s, on_progress
+        )
+        return parse_finished(said), lines
+
+    def run_with_latencies(
+        self,
+        target: Target,
+        options: Sequence[str],
+        duration_s: int,
+        sampling: float,
+        on_progress: Callable[[], None] | None = None,
+    ) -> tuple[Finished, list[Progress], dict[str, float]]:
+        """Also percentiles of a random `sampling` of the transactions, from a log that is removed afterwards."""
+        prefix = self.folder / "latency"
+        logged = [*options, "--log", f"--log-prefix={prefix}", f"--sampling-rate={sampling}"]
+        try:
+            finished, lines = self.run(target, logged, duration_s, on_progress)
+            latencies: list[float] = []
+            for path in self.folder.glob("latency.*"):
+                with path.open() as log:
+                    latencies += parse_latencies(log)
+        finally:
+            for path in self.folder.glob("latency.*"):
+                path.unlink()
+        return finished, lines, percentiles(sorted(latencies))
+
+    def _call(
+        self, target: Target, options: Sequence[str], duration_s: int, on_progress: Callable[[], None] | None
+    ) -> tuple[str, list[Progress]]:
+        where = ["--host=127.0.0.1", f"--port={target.port}", f"--username={USER}"]
+        process = subprocess.Popen(
+            [self.program, *where, *options, target.database],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+            env={"PATH": os.environ.get("PATH", ""), "PGPASSWORD": PASSWORD, "LC_ALL": "C"},
+        )
+        assert process.stdout is not None
+        watch = threading.Timer(duration_s + PATIENCE_S, process.kill)
+        watch.start()
+        said, lines = [], []
+        try:
+            for line in process.stdout:
+                progress = parse_progress(line)
+                if progress is not None:
+                    if on_progress is not None:
+                        on_progress()
+                    lines.append(progress)
+                said.append(line)
+            process.wait()
+        finally:
+            watch.cancel()
+            if process.poll() is None:  # we are interrupted
+                process.kill()
+            process.wait()
+        if process.returncode != 0:
+            if process.returncode < 0:
+                said.append(f"error: it was ended by signal {-process.returncode}, at most after {PATIENCE_S} s more")
+            raise NotMeasured(last_words("".join(said)))
+        return "".join(said), lines
+
+
+_PROGRESS = ("--progress=1", "--progress-timestamp")

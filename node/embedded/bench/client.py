@@ -11,6 +11,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Iterator
+from typing import cast
 
 from node.auth.scram import NONCE_BYTES, KeyCache, ScramClient, nonce_of
 from node.embedded.bench.pgbench import NotMeasured
@@ -182,9 +183,8 @@ class Visitor(asyncio.Protocol):
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._login.start())
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self._transport.write(self._login.start())
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None

@@ -62,11 +62,10 @@ def measure(pgbench: Pgbench, job: Job, target: Target, pace: Pace) -> dict[str,
     options = [
         *job.work.options,
         f"--protocol={job.mode}",
-        f"--client={job.clients}",
         f"--jobs={min(job.clients, pace.threads)}",
     ]
     finished, lines, latencies = pgbench.run_with_latencies(
-        target, options, pace.duration_s, pace.sampling, window.mark
+        target, job.clients, options, pace.duration_s, pace.sampling, window.mark
     )
     after = meter.cpu(pids)
     turn = {"tps": finished.tps}

@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"default {','.join(FAMILIES)}; PgBouncer if installed, PgDog if PGDOG_BIN names its program",
     )
     how = made.add_argument_group("how").add_argument
-    how("--duration", type=positive, default=3, metavar="S", help="seconds per turn of pgbench (3)")
+    how("--duration", type=positive, default=3, metavar="S", help="seconds per turn of pgbench, without its logins (3)")
     how("--repetitions", type=positive, default=3, metavar="N", help="turns of each target (3)")
     how("--scale", type=positive, default=10, metavar="N", help="pgbench's scale factor (10)")
     how("--jobs", type=positive, default=2, metavar="N", help="pgbench's threads (2)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -16,6 +17,9 @@ from node.embedded.bench.targets import PASSWORD, USER, Target
 
 PATIENCE_S = 300
 """For connecting and leaving, on top of the measured time."""
+
+FIRST_LOGIN_S, LEAST_LOGIN_S, LOGIN_MARGIN = 0.01, 0.002, 1.3
+"""What a client is expected to need to log in: at first, at least, and by how much more than in the last turn."""
 
 SAID_LIMIT = 500
 """Characters of its output that an error repeats."""
@@ -41,8 +45,10 @@ class Finished:
 
     tps: float
     transactions: int
-    connect_ms: float | None
+    connect_ms: float | None = None
     """Average time of a connection; only with --connect."""
+    all_connected_ms: float | None = None
+    """Until the last client was in; only without --connect."""
 
 
 def parse_progress(line: str) -> Progress | None:
@@ -56,9 +62,15 @@ def parse_finished(said: str) -> Finished:
     count = re.search(r"actually processed: (\d+)", said)
     failed = re.search(r"failed transactions: (\d+)", said)
     connect = re.search(r"average connection time = ([\d.]+) ms", said)
+    connected = re.search(r"initial connection time = ([\d.]+) ms", said)
     if tps is None or count is None or int(count.group(1)) == 0 or (failed and int(failed.group(1))):
         raise NotMeasured(last_words(said))
-    return Finished(float(tps.group(1)), int(count.group(1)), float(connect.group(1)) if connect else None)
+    return Finished(
+        float(tps.group(1)),
+        int(count.group(1)),
+        float(connect.group(1)) if connect else None,
+        float(connected.group(1)) if connected else None,
+    )
 
 
 def last_words(said: str) -> str:
@@ -118,22 +130,35 @@ class Pgbench:
     def __init__(self, program: Path, folder: Path) -> None:
         self.program = program
         self.folder = folder
+        self._login_s = FIRST_LOGIN_S
 
     def initialize(self, target: Target, scale: int) -> None:
         self._call(target, ["--initialize", f"--scale={scale}", "--quiet"], duration_s=0, on_progress=None)
 
     def run(
-        self, target: Target, options: Sequence[str], duration_s: int, on_progress: Callable[[], None] | None = None
+        self,
+        target: Target,
+        clients: int,
+        options: Sequence[str],
+        duration_s: int,
+        on_progress: Callable[[], None] | None = None,
     ) -> tuple[Finished, list[Progress]]:
-        """Calls `on_progress` at each line of progress, one a second. Raises NotMeasured."""
-        said, lines = self._call(
-            target, [*options, f"--time={duration_s}", "--no-vacuum", *_PROGRESS], duration_s, on_progress
-        )
-        return parse_finished(said), lines
+        """Calls `on_progress` at each line of progress, one a second. Raises NotMeasured.
+
+        pgbench's own --time begins before its clients log in, so it is given what that will take in addition.
+        """
+        time_s = duration_s + (0 if "--connect" in options else math.ceil(clients * self._login_s))
+        options = [*options, f"--client={clients}", f"--time={time_s}", "--no-vacuum", *_PROGRESS]
+        said, lines = self._call(target, options, time_s, on_progress)
+        finished = parse_finished(said)
+        if finished.all_connected_ms is not None:
+            self._login_s = max(LEAST_LOGIN_S, LOGIN_MARGIN * finished.all_connected_ms / 1000 / clients)
+        return finished, lines
 
     def run_with_latencies(
         self,
         target: Target,
+        clients: int,
         options: Sequence[str],
         duration_s: int,
         sampling: float,
@@ -143,7 +168,7 @@ class Pgbench:
         prefix = self.folder / "latency"
         logged = [*options, "--log", f"--log-prefix={prefix}", f"--sampling-rate={sampling}"]
         try:
-            finished, lines = self.run(target, logged, duration_s, on_progress)
+            finished, lines = self.run(target, clients, logged, duration_s, on_progress)
             latencies: list[float] = []
             for path in self.folder.glob("latency.*"):
                 with path.open() as log:

@@ -6,6 +6,7 @@ both themes of a README.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ MARKERS = ("o", "s", "^", "D")
 METRICS = (("tps", "transactions per second"), ("cpu_us", "proxy's CPU per query, µs"))
 
 DOTS_PER_INCH = 160
+
+FOOTER_LETTERS = 75
+"""Of the machine's description, below each column of the picture."""
 
 
 class NoPicture(RuntimeError):
@@ -112,7 +116,7 @@ def _fill(figure: Figure, work: str, modes: Sequence[str], rows: Sequence[Row], 
     figure.legend(
         list(lines.values()), list(lines), loc="outside lower center", ncols=len(lines), frameon=False, labelcolor=INK
     )
-    figure.text(0.995, 0.995, machine, color=INK, fontsize=6, ha="right", va="top")
+    figure.supxlabel("\n".join(textwrap.wrap(machine, int(FOOTER_LETTERS * len(modes)))), color=INK, fontsize=6.5)
 
 
 def _draw_line(

@@ -82,12 +82,16 @@ def measure(pgbench: Pgbench, job: Job, target: Target, pace: Pace) -> dict[str,
 
 
 def cpu_per(used: meter.Cpu, count: float, unit: str = "") -> dict[str, float]:
-    """CPU time in µs for each of `count` things; `unit` ends the metrics' names, as in cpu_us_per_mb."""
-    return {
-        f"cpu_us{unit}": used.total_s * 1e6 / count,
-        f"cpu_user_us{unit}": used.user_s * 1e6 / count,
-        f"cpu_system_us{unit}": used.system_s * 1e6 / count,
-    }
+    """CPU time in µs for each of `count` things; `unit` ends the metrics' names, as in cpu_us_per_mb.
+
+    Without user and system time when it was too short to tell them apart.
+    """
+    total_us = used.total_s * 1e6 / count
+    found = {f"cpu_us{unit}": total_us}
+    if used.user_share is not None:
+        found[f"cpu_user_us{unit}"] = total_us * used.user_share
+        found[f"cpu_system_us{unit}"] = total_us * (1 - used.user_share)
+    return found
 
 
 def in_turn(targets: Sequence[Target], turn: int) -> list[Target]:

@@ -14,6 +14,9 @@ PROC = Path("/proc")
 MISSING_S = 0.05
 """The exact count lacks threads that ended; when it lacks so much, the coarse one is better."""
 
+SPLIT_FROM_S = 0.1
+"""Ten ticks: the proportion of fewer would be chance."""
+
 
 class TooFewFiles(RuntimeError):
     """The limit of open files cannot be raised so far; the text says what to do."""
@@ -21,17 +24,32 @@ class TooFewFiles(RuntimeError):
 
 @dataclass(frozen=True)
 class Cpu:
-    """CPU time of some processes since they began."""
+    """CPU time of some processes since they began, or (as a difference) in some time."""
 
     user_s: float
     system_s: float
+    """These two are counted in ticks of usually 10 ms."""
+    exact_s: float | None = None
+    """What the scheduler counted in nanoseconds; None where it does not, or lost count because a thread ended."""
+
+    def __add__(self, other: Cpu) -> Cpu:
+        exact = None if self.exact_s is None or other.exact_s is None else self.exact_s + other.exact_s
+        return Cpu(self.user_s + other.user_s, self.system_s + other.system_s, exact)
 
     def __sub__(self, other: Cpu) -> Cpu:
-        return Cpu(self.user_s - other.user_s, self.system_s - other.system_s)
+        exact = None if self.exact_s is None or other.exact_s is None else self.exact_s - other.exact_s
+        return Cpu(self.user_s - other.user_s, self.system_s - other.system_s, exact)
 
     @property
     def total_s(self) -> float:
-        return self.user_s + self.system_s
+        ticked = self.user_s + self.system_s
+        return ticked if self.exact_s is None or self.exact_s + MISSING_S < ticked else self.exact_s
+
+    @property
+    def user_share(self) -> float | None:
+        """None when there are too few ticks to tell."""
+        ticked = self.user_s + self.system_s
+        return self.user_s / ticked if ticked >= SPLIT_FROM_S else None
 
 
 def family_of(pid: int) -> list[int]:
@@ -53,7 +71,7 @@ def cpu(pids: Iterable[int]) -> Cpu | None:
     for pid in pids:
         one = _cpu_of(pid)
         if one is not None:
-            total = one if total is None else Cpu(total.user_s + one.user_s, total.system_s + one.system_s)
+            total = one if total is None else total + one
     return total
 
 
@@ -77,12 +95,7 @@ def _cpu_of(pid: int) -> Cpu | None:
         return None
     tick = os.sysconf("SC_CLK_TCK")
     # proc(5): utime is field 14, stime 15; `values` begins with field 3.
-    user, system = int(values[11]) / tick, int(values[12]) / tick
-    exact = _exact_s(pid)
-    if exact is None or not user + system or exact + MISSING_S < user + system:
-        return Cpu(user, system)
-    # The scheduler counts nanoseconds, utime and stime are in ticks of 10 ms: the latter only give the proportion.
-    return Cpu(exact * user / (user + system), exact * system / (user + system))
+    return Cpu(int(values[11]) / tick, int(values[12]) / tick, _exact_s(pid))
 
 
 def _exact_s(pid: int) -> float | None:

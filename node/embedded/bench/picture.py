@@ -23,8 +23,8 @@ WORKS = ("select", "point", "tpcb", "connect")
 TITLES = {
     "select": "pgbench -S",
     "point": "point select",
-    "tpcb": "pgbench, TPC-B-like",
-    "connect": "pgbench -S -C (a connection per query)",
+    "tpcb": "pgbench's TPC-B",
+    "connect": "pgbench -S -C",
 }
 
 INK = "#808080"
@@ -36,8 +36,9 @@ METRICS = (("tps", "transactions per second"), ("cpu_us", "proxy's CPU per query
 
 DOTS_PER_INCH = 160
 
+LEGEND_COLUMNS = 2
 FOOTER_LETTERS = 75
-"""Of the machine's description, below each column of the picture."""
+"""Above, and of the machine's description below, for each column of the picture."""
 
 
 class NoPicture(RuntimeError):
@@ -93,7 +94,6 @@ def curve(rows: Sequence[Row], target: str, metric: str) -> list[tuple[int, floa
 
 
 def _fill(figure: Figure, work: str, modes: Sequence[str], rows: Sequence[Row], machine: str) -> None:
-    figure.suptitle(TITLES[work], color=INK, fontweight="bold")
     grid = figure.subplots(len(METRICS), len(modes), squeeze=False, sharex=True, sharey="row")
     targets = list(dict.fromkeys(name for row in rows for name in shown(row)))
     clients = sorted({row.clients for row in rows})
@@ -108,13 +108,19 @@ def _fill(figure: Figure, work: str, modes: Sequence[str], rows: Sequence[Row], 
                     lines.setdefault(label(target), drawn)
             _dress(axes, clients)
             if line == 0:
-                axes.set_title(mode, color=INK)
+                axes.set_title(f"{TITLES[work]}, {mode}", color=INK, fontweight="bold")
             if line == len(METRICS) - 1:
                 axes.set_xlabel("clients", color=INK)
             if column == 0:
                 axes.set_ylabel(title, color=INK)
     figure.legend(
-        list(lines.values()), list(lines), loc="outside lower center", ncols=len(lines), frameon=False, labelcolor=INK
+        list(lines.values()),
+        list(lines),
+        loc="outside upper center",
+        handlelength=3.5,
+        ncols=min(len(lines), LEGEND_COLUMNS * len(modes)),
+        frameon=False,
+        labelcolor=INK,
     )
     figure.supxlabel("\n".join(textwrap.wrap(machine, int(FOOTER_LETTERS * len(modes)))), color=INK, fontsize=6.5)
 

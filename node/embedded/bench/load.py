@@ -58,22 +58,20 @@ def measure(pgbench: Pgbench, job: Job, target: Target, pace: Pace) -> dict[str,
         raise NotMeasured(target.without_prepared)
     pids = target.pids()
     window = Window(lambda: meter.cpu(pids))
-    before = meter.cpu(pids)
     options = [
         *job.work.options,
         f"--protocol={job.mode}",
         f"--jobs={min(job.clients, pace.threads)}",
     ]
     finished, lines, latencies = pgbench.run_with_latencies(
-        target, job.clients, options, pace.duration_s, pace.sampling, window.mark
+        target, job.clients, options, pace.duration_s, pace.sampling, window
     )
-    after = meter.cpu(pids)
     turn = {"tps": finished.tps}
     if finished.connect_ms is not None and job.work.connects:
         turn["connect_ms"] = finished.connect_ms
     else:
         turn |= latencies
-    count = float(finished.transactions)
+    before, after, count = window.start, window.finish, float(finished.transactions)
     if window.first is not None and window.last is not None and not job.work.connects:
         before, after, count = window.first, window.last, transactions_between(lines)
     if before is not None and after is not None and count:

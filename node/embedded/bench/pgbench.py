@@ -21,6 +21,11 @@ PATIENCE_S = 300
 FIRST_LOGIN_S, LEAST_LOGIN_S, LOGIN_MARGIN = 0.01, 0.002, 1.3
 """What a client is expected to need to log in: at first, at least, and by how much more than in the last turn."""
 
+ENOUGH = 0.5
+"""Share of the time asked for that must be left after logging in."""
+
+LOG_PREFIX = "latency"
+
 SAID_LIMIT = 500
 """Characters of its output that an error repeats."""
 
@@ -45,10 +50,8 @@ class Finished:
 
     tps: float
     transactions: int
-    connect_ms: float | None = None
+    connect_ms: float | None
     """Average time of a connection; only with --connect."""
-    all_connected_ms: float | None = None
-    """Until the last client was in; only without --connect."""
 
 
 def parse_progress(line: str) -> Progress | None:
@@ -62,15 +65,15 @@ def parse_finished(said: str) -> Finished:
     count = re.search(r"actually processed: (\d+)", said)
     failed = re.search(r"failed transactions: (\d+)", said)
     connect = re.search(r"average connection time = ([\d.]+) ms", said)
-    connected = re.search(r"initial connection time = ([\d.]+) ms", said)
     if tps is None or count is None or int(count.group(1)) == 0 or (failed and int(failed.group(1))):
         raise NotMeasured(last_words(said))
-    return Finished(
-        float(tps.group(1)),
-        int(count.group(1)),
-        float(connect.group(1)) if connect else None,
-        float(connected.group(1)) if connected else None,
-    )
+    return Finished(float(tps.group(1)), int(count.group(1)), float(connect.group(1)) if connect else None)
+
+
+def all_connected_s(said: str) -> float | None:
+    """Until its last client was in; not told with --connect."""
+    found = re.search(r"initial connection time = ([\d.]+) ms", said)
+    return float(found.group(1)) / 1000 if found else None
 
 
 def last_words(said: str) -> str:
@@ -106,22 +109,30 @@ def percentiles(ordered: Sequence[float]) -> dict[str, float]:
     }
 
 
-@dataclass
 class Window(Generic[T]):
-    """What `read` said when the first and the last line of progress came.
+    """What `read` said when pgbench began, when its first and last line of progress came, and when it ended.
 
-    Logins lie before the first line and farewells after the last, so neither counts.
+    Logins lie before the first line and farewells after the last, so between these two neither counts.
     """
 
-    read: Callable[[], T]
-    first: T | None = None
-    last: T | None = None
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read = read
+        self.begin()
+
+    def begin(self) -> None:
+        """Also once more: what was before did not count."""
+        self.start: T = self._read()
+        self.first: T | None = None
+        self.last: T | None = None
 
     def mark(self) -> None:
         if self.first is None:
-            self.first = self.read()
+            self.first = self._read()
         else:
-            self.last = self.read()
+            self.last = self._read()
+
+    def end(self) -> None:
+        self.finish: T = self._read()
 
 
 class Pgbench:
@@ -133,27 +144,31 @@ class Pgbench:
         self._login_s = FIRST_LOGIN_S
 
     def initialize(self, target: Target, scale: int) -> None:
-        self._call(target, ["--initialize", f"--scale={scale}", "--quiet"], duration_s=0, on_progress=None)
+        self._call(target, ["--initialize", f"--scale={scale}", "--quiet"], 0, None)
 
     def run(
-        self,
-        target: Target,
-        clients: int,
-        options: Sequence[str],
-        duration_s: int,
-        on_progress: Callable[[], None] | None = None,
+        self, target: Target, clients: int, options: Sequence[str], duration_s: int, window: Window[T] | None = None
     ) -> tuple[Finished, list[Progress]]:
-        """Calls `on_progress` at each line of progress, one a second. Raises NotMeasured.
+        """The window is marked at each line of progress, one a second. Raises NotMeasured.
 
-        pgbench's own --time begins before its clients log in, so it is given what that will take in addition.
+        pgbench's own --time begins before its clients log in, so it is given what that will take in addition; when
+        that was far too little, it runs a second time.
         """
-        time_s = duration_s + (0 if "--connect" in options else math.ceil(clients * self._login_s))
-        options = [*options, f"--client={clients}", f"--time={time_s}", "--no-vacuum", *_PROGRESS]
-        said, lines = self._call(target, options, time_s, on_progress)
-        finished = parse_finished(said)
-        if finished.all_connected_ms is not None:
-            self._login_s = max(LEAST_LOGIN_S, LOGIN_MARGIN * finished.all_connected_ms / 1000 / clients)
-        return finished, lines
+        for is_last in (False, True):
+            time_s = duration_s + (0 if "--connect" in options else math.ceil(clients * self._login_s))
+            asked = [*options, f"--client={clients}", f"--time={time_s}", "--no-vacuum", *_PROGRESS]
+            if window is not None:
+                window.begin()
+            said, lines = self._call(target, asked, time_s, window)
+            if window is not None:
+                window.end()
+            connected_s = all_connected_s(said)
+            if connected_s is not None:
+                self._login_s = max(LEAST_LOGIN_S, LOGIN_MARGIN * connected_s / clients)
+            if is_last or connected_s is None or time_s - connected_s >= ENOUGH * duration_s:
+                break
+            self._forget_log()
+        return parse_finished(said), lines
 
     def run_with_latencies(
         self,
@@ -162,24 +177,27 @@ class Pgbench:
         options: Sequence[str],
         duration_s: int,
         sampling: float,
-        on_progress: Callable[[], None] | None = None,
+        window: Window[T] | None = None,
     ) -> tuple[Finished, list[Progress], dict[str, float]]:
         """Also percentiles of a random `sampling` of the transactions, from a log that is removed afterwards."""
-        prefix = self.folder / "latency"
+        prefix = self.folder / LOG_PREFIX
         logged = [*options, "--log", f"--log-prefix={prefix}", f"--sampling-rate={sampling}"]
         try:
-            finished, lines = self.run(target, clients, logged, duration_s, on_progress)
+            finished, lines = self.run(target, clients, logged, duration_s, window)
             latencies: list[float] = []
-            for path in self.folder.glob("latency.*"):
+            for path in self.folder.glob(f"{LOG_PREFIX}.*"):
                 with path.open() as log:
                     latencies += parse_latencies(log)
         finally:
-            for path in self.folder.glob("latency.*"):
-                path.unlink()
+            self._forget_log()
         return finished, lines, percentiles(sorted(latencies))
 
+    def _forget_log(self) -> None:
+        for path in self.folder.glob(f"{LOG_PREFIX}.*"):
+            path.unlink()
+
     def _call(
-        self, target: Target, options: Sequence[str], duration_s: int, on_progress: Callable[[], None] | None
+        self, target: Target, options: Sequence[str], duration_s: int, window: Window[T] | None
     ) -> tuple[str, list[Progress]]:
         where = ["--host=127.0.0.1", f"--port={target.port}", f"--username={USER}"]
         process = subprocess.Popen(
@@ -198,8 +216,8 @@ class Pgbench:
             for line in process.stdout:
                 progress = parse_progress(line)
                 if progress is not None:
-                    if on_progress is not None:
-                        on_progress()
+                    if window is not None:
+                        window.mark()
                     lines.append(progress)
                 said.append(line)
             process.wait()
@@ -208,6 +226,7 @@ class Pgbench:
             if process.poll() is None:  # we are interrupted
                 process.kill()
             process.wait()
+            process.stdout.close()
         if process.returncode != 0:
             if process.returncode < 0:
                 said.append(f"error: it was ended by signal {-process.returncode}, at most after {PATIENCE_S} s more")

@@ -24,6 +24,7 @@ SPARE_CLIENTS = 200
 """Beyond those that are asked for: looking on, filling tables, the busy ones beside the idle ones."""
 
 SPARE_FILES = 1_000
+"""Of a process that has a connection for each client: server connections, logs, what libraries open."""
 
 Turn = Callable[[Target], dict[str, float]]
 
@@ -74,7 +75,7 @@ class Run:
     def _set_up(self) -> list[Target]:
         given = self.given
         most = self._most_clients()
-        meter.raise_open_files(2 * most + SPARE_FILES)
+        meter.raise_open_files(most + SPARE_FILES)
         pools = max([given.pool_size, *given.pgbouncer_pool_sizes]) * 2 * (4 + len(given.lanes))
         straight = max([*given.clients, given.storm_clients if "storm" in given.works else 0])
         needs_direct = DIRECT in given.targets

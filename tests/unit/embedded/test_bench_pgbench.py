@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from node.embedded.bench.pgbench import (
     Finished,
     NotMeasured,
+    Pgbench,
     Progress,
     Window,
+    all_connected_s,
     last_words,
     parse_finished,
     parse_latencies,
@@ -17,6 +21,7 @@ from node.embedded.bench.pgbench import (
     transactions_between,
 )
 from node.embedded.bench.results import percentile
+from node.embedded.bench.targets import Target
 
 SAID = """pgbench (15.18 (Debian 15.18-0+deb12u1), server 18.4)
 progress: 1764192000.500 s, 1000.0 tps, lat 0.1 ms stddev 0.0, 0 failed
@@ -36,8 +41,10 @@ tps = 101.5 (including reconnection times)
 
 
 def test_the_last_words_are_read() -> None:
-    assert parse_finished(SAID) == Finished(10466.234567, 20931, None, 12.5)
-    assert parse_finished(CONNECTS) == Finished(101.5, 88, 8.123, None)
+    assert parse_finished(SAID) == Finished(10466.234567, 20931, None)
+    assert parse_finished(CONNECTS) == Finished(101.5, 88, 8.123)
+    assert all_connected_s(SAID) == 0.0125
+    assert all_connected_s(CONNECTS) is None
 
 
 @pytest.mark.parametrize(
@@ -80,10 +87,44 @@ def test_a_window_reaches_from_the_first_mark_to_the_last() -> None:
     numbers = iter(range(10))
     window = Window(lambda: next(numbers))
     window.mark()
-    assert (window.first, window.last) == (0, None)
+    assert (window.start, window.first, window.last) == (0, 1, None)
     window.mark()
     window.mark()
-    assert (window.first, window.last) == (0, 2)
+    window.end()
+    assert (window.start, window.first, window.last, window.finish) == (0, 1, 3, 4)
+    window.begin()
+    assert (window.start, window.first, window.last) == (5, None, None)
+
+
+PRETENDER = """#!/bin/sh
+# Says that its clients needed 10 s the first time and a millisecond the second.
+echo "progress: 1.5 s, 100.0 tps" >&2
+for argument in "$@"; do echo "$argument" >> asked; done
+if [ -e second ]; then connected=1; else connected=10000; fi
+touch second
+echo "0 1 ${connected}000 0 1764192000 1" > "latency.$connected"
+echo "number of transactions actually processed: $((10001 - connected))"
+echo "initial connection time = $connected.0 ms"
+echo "tps = 5.0 (without initial connection time)"
+"""
+
+
+def test_when_logging_in_took_the_whole_time_it_runs_again(tmp_path: Path) -> None:
+    program = tmp_path / "pgbench"
+    program.write_text(PRETENDER)
+    program.chmod(0o755)
+    marks: list[int] = []
+    window = Window(lambda: marks.append(1))
+    pgbench = Pgbench(program, tmp_path)
+    finished, lines, latencies = pgbench.run_with_latencies(
+        Target("ours", 1, "bench", None), 100, ["--select-only"], 2, 1.0, window
+    )
+    assert finished == Finished(5.0, 10000, None)
+    assert lines == [Progress(1.5, 100.0)]
+    assert latencies["p50_ms"] == 1.0, "the log of the first time counts"
+    asked = [line for line in (tmp_path / "asked").read_text().splitlines() if line.startswith("--time=")]
+    assert asked == ["--time=3", "--time=15"]
+    assert list(tmp_path.glob("latency*")) == []
 
 
 def test_latencies_are_milliseconds_in_order_without_failures() -> None:

@@ -76,17 +76,23 @@ def cpu(pids: Iterable[int]) -> Cpu | None:
 
 
 def resident_bytes(pids: Iterable[int]) -> int | None:
-    """Pages in memory that belong to no file: of shared ones each process would count its own share again."""
+    """Memory that belongs to no file; what a forked process still shares with its parent counts once in all."""
     total: int | None = None
     for pid in pids:
-        try:
-            lines = (PROC / str(pid) / "status").read_text().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            if line.startswith("RssAnon:"):
-                total = (total or 0) + int(line.split()[1]) * 1024
+        found = _kilobytes(PROC / str(pid) / "smaps_rollup", "Pss_Anon:")
+        if found is None:  # older kernels, which count pages of a fork twice and in lots
+            found = _kilobytes(PROC / str(pid) / "status", "RssAnon:")
+        if found is not None:
+            total = (total or 0) + found * 1024
     return total
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
 
 
 def _cpu_of(pid: int) -> Cpu | None:

@@ -34,7 +34,7 @@ what is measured:
   does not count; where there are not two such lines, from start to end. PostgreSQL's own CPU is not counted.
   Latencies come from pgbench --log with --sampling-rate; for `connect` there is pgbench's average connection time
   instead. Large results and COPY are moved by a small client of ours on one socket, which checks that every row
-  came; idle clients and storms are sockets on one event loop, which derive their SCRAM keys once. Memory is RssAnon.
+  came; idle clients and storms are sockets on one event loop, which derive their SCRAM keys once. Memory is Pss_Anon.
   All run with SCRAM on both sides, the same verifier everywhere, and transaction pooling; --verbose shows the
   configurations.
 

@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.source is not None and given.json is not None:
         parser.error("--from shows an earlier --json and writes none")
     screen = Screen(sys.stderr if str(given.json) == ON_STANDARD_OUTPUT else sys.stdout)
+    run: Run | None = None
     try:
         if given.picture is not None:
             picture.library()  # before minutes of measuring, not after
@@ -34,10 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = results.read(given.source)
         else:
             with own_workspace("pgmurmur-bench-") as workspace:
-                report = Run(workspace, given, screen).measure()
+                run = Run(workspace, given, screen)
+                report = run.measure()
         table.print_report(screen, report)
         _write(given, screen, report)
     except Stopped:
+        if run is not None and run.report.rows:
+            screen.say("   stopped: this is what was measured until then", "yellow")
+            table.print_report(screen, run.report)
+            _write(given, screen, run.report)
         return 130
     except (results.Unreadable, RuntimeError, OSError) as error:
         print(f"pgmurmur: {error}", file=sys.stderr)

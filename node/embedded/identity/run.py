@@ -142,9 +142,8 @@ class Run:
         now = self.now()
         for client in self.clients:
             if client.judge.owed and now - client.asked_at > NO_ANSWER_S and client.transport is not None:
-                self.failed(
-                    client, Wrong(f"no answer for {NO_ANSWER_S:.0f} s", client.judge.owed[0], client.judge.got, 0)
-                )
+                wrong = Wrong(f"no answer for {NO_ANSWER_S:.0f} s", client.judge.owed[0], client.judge.got, 0)
+                self.failed(client, wrong)
                 client.leave()
 
     async def _all_stopped(self) -> None:

@@ -1,4 +1,4 @@
-"""What one client asks, one unit after the other, each with the answer that must come; all of it follows from the seed."""
+"""What one client asks, unit after unit, each with the answer that must come; all of it follows from the seed."""
 
 from __future__ import annotations
 
@@ -174,9 +174,9 @@ class Author:
             answers = [described + row for described in self.world.description("own", b"id, v, n")]
             return Unit("own row", "simple", sent, answers[0], tuple(answers[1:]))
         binary = int(dice < 0.75)
-        key, third = (
-            (_int8(number), struct.pack("!i", number * 3)) if binary else (b"%d" % number, b"%d" % (number * 3))
-        )
+        key, third = b"%d" % number, b"%d" % (number * 3)
+        if binary:
+            key, third = _int8(number), struct.pack("!i", number * 3)
         row = data_row(key, own_value(number), third) + _tail
         sent = _own_parse + wire.bind([key], [1] if binary else (), binary) + DESCRIBE_PORTAL + EXECUTE + SYNC
         answers = [PARSED + BOUND + described + row for described in self.world.description("own", b"id, v, n", binary)]
@@ -253,9 +253,8 @@ class Author:
         self.made += 1
         dice = self.dice.random()
         if dice < 0.4:
-            return Unit(
-                "nothing", "simple", wire.query(b" ;" if dice < 0.2 else b""), wire.EMPTY + READY, plain_read=False
-            )
+            sent = wire.query(b" ;" if dice < 0.2 else b"")
+            return Unit("nothing", "simple", sent, wire.EMPTY + READY, plain_read=False)
         if dice < 0.6:
             return Unit("sync", "extended", SYNC, READY, plain_read=False)
         sent = wire.parse(b"") + wire.bind([]) + DESCRIBE_PORTAL + EXECUTE + SYNC

@@ -24,7 +24,7 @@ TABLES = {
     "counters": "id bigint PRIMARY KEY, n bigint NOT NULL",
     "locks": "id bigint PRIMARY KEY, n bigint NOT NULL",
 }
-"""The first column is the sharding key. The ledger's rows are not unique on purpose: a write that runs twice must show."""
+"""The first column is the sharding key. The ledger's rows are not unique on purpose: a second write must show."""
 LEDGER_INDEX = "CREATE INDEX ledger_of ON ledger (client, n)"
 FUNCTIONS = (
     "CREATE FUNCTION tell(said text) RETURNS text STABLE LANGUAGE plpgsql AS "
@@ -32,7 +32,7 @@ FUNCTIONS = (
     "CREATE FUNCTION nap(seconds float8, said text) RETURNS text STABLE LANGUAGE plpgsql AS "
     "$$ BEGIN IF seconds > 0 THEN PERFORM pg_sleep(seconds); END IF; RETURN said; END $$",
 )
-"""STABLE, so that a proxy takes them for reads: a notice on a shared connection, and a shape that is slow only at times."""
+"""STABLE, so that a proxy takes them for reads: a notice on a shared connection, a shape that is slow at times."""
 
 _MARKED = b"c1s1:learned"
 _LEARNED = {

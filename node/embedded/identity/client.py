@@ -156,9 +156,9 @@ class Client(asyncio.Protocol):
                 self._authenticate(int.from_bytes(body[:4], "big"), body[4:])
             elif letter == b"Z":
                 self._login = None
-                if got:
-                    self.run.failed(self, Wrong("bytes after the login", None, bytes(got), 0))
-                    self.leave()
+                if got:  # last words of a server that is being stopped; anything else is wrong
+                    self.data_received(bytes(got))
+                if self.judge.ended or self.transport.is_closing():
                     return
                 if self.author.is_settler:
                     self._send([self.author.settle()])

@@ -7,7 +7,9 @@ import asyncio
 import json
 import os
 import random
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +33,9 @@ from node.embedded.workspace import Workspace, free_port
 DIRECT_CLIENTS_LIMIT = 150
 """PostgreSQL's max_connections here is 200."""
 QUIET_TIMEOUT_S = 60
+START_TIMEOUT_S = 10
+PREPARES_SINCE = (1, 21)
+"""PgBouncer's first version with prepared statements in transaction mode."""
 LEDGER_SHOWN = 20
 TELLING = ("lane", "shar", "coalesc", "resen", "sent_again", "again", "alone", "dropped", "slow", "wide")
 """Parts of names of columns that say what lanes did."""
@@ -94,11 +99,14 @@ def start_node(workspace: Workspace, servers: Sequence[Server], given: argparse.
     return started
 
 
-def start_pgbouncer(workspace: Workspace, server: Server, given: argparse.Namespace) -> int:
-    """Its port. Raises RuntimeError when there is none on this machine."""
+def start_pgbouncer(workspace: Workspace, server: Server, given: argparse.Namespace) -> tuple[int, bool]:
+    """Its port, and whether it knows prepared statements in transaction mode. Raises RuntimeError without PgBouncer."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise RuntimeError("there is no pgbouncer on PATH")
+    said = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+    number = re.search(r"(\d+)\.(\d+)", said)
+    prepares = number is not None and tuple(map(int, number.groups())) >= PREPARES_SINCE
     folder, port = workspace.folder("pgbouncer", private_to_account=True), free_port()
     settings = {
         "listen_addr": "127.0.0.1",
@@ -125,19 +133,29 @@ def start_pgbouncer(workspace: Workspace, server: Server, given: argparse.Namesp
     with (folder / "log").open("wb") as log:
         process = workspace.spawn([program, folder / "pgbouncer.ini"], output=log, as_account=True)
     workspace.on_close(lambda: _discard(workspace.end(process)))
-    return port
+    until = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return port, prepares
+        except OSError as error:
+            if time.monotonic() > until or process.poll() is not None:
+                raise RuntimeError(f"PgBouncer does not listen: {(folder / 'log').read_text()[-1000:]}") from error
+            time.sleep(0.02)
 
 
 def set_up(workspace: Workspace, given: argparse.Namespace, screen: Screen) -> Run:
     servers = [Server(workspace, f"server_{number}").start() for number in range(2 if given.sharded else 1)]
-    create(servers)
-    node = None
+    create(servers, sharded=given.sharded)
+    node, prepares = None, True
     if given.through == "node":
         node = start_node(workspace, servers, given)
         address = (node.host, node.port)
     else:
-        port = servers[0].port if given.through == "direct" else start_pgbouncer(workspace, servers[0], given)
-        address = ("127.0.0.1", port)
+        address = ("127.0.0.1", servers[0].port)
+        if given.through == "pgbouncer":
+            port, prepares = start_pgbouncer(workspace, servers[0], given)
+            address = ("127.0.0.1", port)
     statements = rows(given.clients)
     if node is not None and given.sharded:
         with node.connect(DATABASE, USER, PASSWORD) as connection:
@@ -154,6 +172,7 @@ def set_up(workspace: Workspace, given: argparse.Namespace, screen: Screen) -> R
         oids(servers),
         given.sharded,
         settings=given.through != "pgbouncer",
+        prepares=prepares,
         huge_bytes=given.huge_mb << 20,
     )
     return Run(

@@ -149,11 +149,11 @@ class Judge:
                 return b""
             body_end = at + size
             letter = got[at : at + 1]
-            if unit is not None and any(r.startswith(got[:body_end]) for r in (expected, *unit.others)):
+            if unit is not None and any(r.startswith(got[at:body_end], at) for r in (expected, *unit.others)):
                 at = body_end
                 continue
-            if unit is not None and unit.at_least and len(unit.expected) >= body_end:
-                at = body_end  # judged once it is whole
+            if unit is not None and unit.at_least and len(unit.expected) > body_end and letter == b"D":
+                at = body_end  # judged once the answer is whole
                 continue
             if letter != b"E":
                 raise Wrong(_difference(unit, got, at, body_end), unit, got, at)

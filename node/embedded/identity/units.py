@@ -139,7 +139,7 @@ class Author:
 
     def prepared_statement(self) -> Unit:
         number = int(self.dice.random() * STATEMENTS)
-        if number in self.preparing:
+        if number in self.preparing or not self.world.prepares:
             return self.constants_extended()
         name = b"p%dg%d" % (number, self.generation[number])
         mine = b"c%ds0:p%d" % (self.number, number)
@@ -303,7 +303,11 @@ class Author:
             name, sql = "syntax", b"SELECT 1 AS a '%b'"
         else:
             name, sql = "column", b'SELECT "%b"'
-        return Unit(name, "simple", wire.query(sql % mark), self.world.message(name, mark) + READY, plain_read=False)
+        said = self.world.message(name, mark)
+        unit = Unit(name, "simple", wire.query(sql % mark), said + READY, plain_read=False)
+        if self.world.sharded and name == "syntax":
+            unit.others = (wire.without_source(said) + READY,)  # PostgreSQL's parser, but not in PostgreSQL
+        return unit
 
     def failing_late(self) -> Unit:
         """Rows, and then an error."""

@@ -143,6 +143,12 @@ def error_fields(body: bytes) -> dict[str, str]:
     return fields
 
 
+def without_source(error: bytes) -> bytes:
+    """An ErrorResponse without the fields that name PostgreSQL's source."""
+    kept = [field for field in error[5:].split(b"\0") if field and field[:1] not in b"FLR"]
+    return message(b"E", b"\0".join(kept) + b"\0\0")
+
+
 # -- SCRAM-SHA-256, the client's side (RFC 5802) ---------------------------------------------------------------------
 
 _salted: dict[tuple[str, bytes, int], bytes] = {}

@@ -72,6 +72,8 @@ class World:
     sharded: bool = False
     settings: bool = True
     """Does what is between us and the server keep every client's settings apart?"""
+    prepares: bool = True
+    """Does it know prepared statements?"""
     huge_bytes: int = 100 << 20
     text: bytes = b""
     """Random letters to cut payloads from."""
@@ -110,9 +112,13 @@ class World:
         return known
 
 
-def create(servers: Sequence[Server]) -> None:
-    """Tables and functions on every server; the rows come with `fill`."""
-    statements = [*(f"CREATE TABLE {name} ({columns})" for name, columns in TABLES.items()), LEDGER_INDEX, *FUNCTIONS]
+def create(servers: Sequence[Server], *, sharded: bool = False) -> None:
+    """Tables and functions on every server; the rows come later, and by the way the clients go.
+
+    Across shards only immutable functions are sure to read no table, and any shard may run them.
+    """
+    functions = [text.replace("STABLE", "IMMUTABLE") if sharded else text for text in FUNCTIONS]
+    statements = [*(f"CREATE TABLE {name} ({columns})" for name, columns in TABLES.items()), LEDGER_INDEX, *functions]
     for server in servers:
         server.create_role(USER, PASSWORD)
         server.create_database(DATABASE, USER)

@@ -35,12 +35,12 @@ def test_no_client_receives_a_byte_that_is_not_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_without_faults_there_are_no_errors(tmp_path: Path) -> None:
-    said = load(tmp_path, "--replies=10000", "--clients=100", "--faults=none")
+    said = load(tmp_path, "--replies=5000", "--clients=100", "--faults=none")
     assert said["explained errors"] == {}
     assert said["rows uncertain"] == 0
 
 
 @pytest.mark.timeout(120)
 def test_across_shards_too(tmp_path: Path) -> None:
-    said = load(tmp_path, "--replies=10000", "--clients=100", "--faults=cancel,disconnect,terminate", "--sharded")
+    said = load(tmp_path, "--replies=5000", "--clients=100", "--faults=cancel,disconnect,terminate", "--sharded")
     assert {"cancel", "terminate"} <= set(said["faults"])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BATCH_LIMIT = 8
 """Units in one write."""
+SINGLE = 0.6
+"""The share of turns in which a client asks for one unit; in somewhat fewer it asks for several at once."""
 COME_BACK_S = 0.1
 CANCEL_GRACE_S = 2.0
 """A signal that PostgreSQL sent to the client's backend may arrive a little after the cancel connection is closed."""
@@ -196,7 +198,7 @@ class Client(asyncio.Protocol):
             return
         dice = author.dice.random()
         if dice < 0.86:
-            if dice < 0.76:
+            if dice < SINGLE:
                 self._send([author.draw()])
             else:
                 self._send([author.draw() for _ in range(2 + int(author.dice.random() * (BATCH_LIMIT - 1)))])

@@ -58,6 +58,7 @@ SHELLS = {
     "node.embedded.identity.client",
     "node.embedded.identity.command",
     "node.embedded.identity.run",
+    "node.embedded.identity.targets",
     "node.embedded.identity.units",
     "node.embedded.identity.weather",
     "node.embedded.identity.world",

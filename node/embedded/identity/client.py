@@ -259,6 +259,9 @@ class Client(asyncio.Protocol):
         assert transport is not None
         now = self.run.now()
         self.asked_at = now
+        if self.author.is_settler or (len(units) > 1 and not all(unit.plain_read for unit in units)):
+            for unit in units:  # none of them may share a connection, so no death can be hidden from them
+                unit.plain_read = False
         self.judge.owed.extend(units)
         self.recent.extend(units)
         data = units[0].sent if len(units) == 1 else b"".join([unit.sent for unit in units])

@@ -15,7 +15,6 @@ FAULTS = (
     *("cancel", "disconnect", "terminate", "restart", "slow_reader", "huge", "slow", "reconnect", "pause", "lock"),
 )
 NEEDS_CONSOLE = {"reconnect", "pause"}
-NEEDS_SERVER = {"terminate", "restart"}
 
 CLOSED = "closed"
 """The connection ended without a word."""
@@ -24,7 +23,11 @@ AWAY = GONE | {"57P02", "57P03", "08001", "08004", ""}
 """Without a SQLSTATE: nobody listens."""
 GRACE_S = 3.0
 """A checkout may have been waiting; a proxy notices a dead server when it next looks."""
-LENGTH_LIMIT = 10_000
+WINDOWS_LIMIT = 10_000
+WARM_REPLIES = 10_000
+"""Before the first storm: a proxy has to learn which reads are fast."""
+WARM_SHARE = 0.1
+"""Of all replies, in a shorter run."""
 
 
 @dataclass
@@ -115,6 +118,8 @@ async def blow(run: Run, storm: Storm) -> None:
     """Strikes again and again until the run is over."""
     dice = random.Random(f"{run.world.seed}-{storm.name}")
     part = SHORT
+    while run.replies < min(WARM_REPLIES, WARM_SHARE * run.wanted) and not run.enough:
+        await asyncio.sleep(0.05)
     while not run.enough:
         low, high = storm.pause_s
         await asyncio.sleep(part * (low + dice.random() * (high - low)))

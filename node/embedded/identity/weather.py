@@ -48,7 +48,7 @@ class Weather:
     def begins(self, now: float, codes: frozenset[str]) -> Window:
         window = Window(now, float("inf"), codes)
         self.windows.append(window)
-        del self.windows[:-LENGTH_LIMIT]
+        del self.windows[:-WINDOWS_LIMIT]
         return window
 
     def explains(self, code: str, asked_at: float, now: float) -> bool:

@@ -34,6 +34,8 @@ class Unit:
     """A fast read in autocommit: behind a dead server it must be sent again, unseen."""
     in_transaction: bool = False
     """An error leaves a failed transaction behind."""
+    opens_transaction: bool = False
+    """By itself, so an error may leave a failed transaction behind or not."""
     writes: int = 0
     """The row of the ledger that is written once this has been answered; 0: none."""
     prepares: int = -1
@@ -170,6 +172,8 @@ class Judge:
                 return b""
             assert unit is not None
             rest = got[body_end:]
+            if unit.opens_transaction and rest.startswith(wire.READY_FAILED):
+                unit.in_transaction = True
             ready = wire.READY_FAILED if unit.in_transaction else wire.READY
             if len(rest) < len(ready) and ready.startswith(rest):
                 return b""

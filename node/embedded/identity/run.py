@@ -27,6 +27,7 @@ HERD_PATIENCE_S = 0.02
 HUGE_PAUSE_S = 3.0
 PROGRESS_S = 5.0
 END_PATIENCE_S = 90.0
+CONSOLE_PATIENCE_S = 60.0
 NOTES_LIMIT = 100
 DUMP_LIMIT_BYTES = 2000
 
@@ -228,6 +229,8 @@ class Run:
             len(wrong.got) - wrong.offset if others else 0,
             conversation(client, wrong),
         )
+        if len(self.failures) >= FAILURES_LIMIT:
+            return
         self.failures.append(failure)
         self.say(f"WRONG, seed {self.world.seed}: {failure.as_text()}")
 
@@ -236,9 +239,19 @@ class Run:
             self.notes.append(text)
 
     async def command(self, text: str) -> None:
-        """To the node's console."""
+        """To the node's console, which may be slow to answer while thousands of clients log in again."""
+        import psycopg
+
         assert self.node is not None
-        await asyncio.to_thread(self.node.ask, text)
+        until = self.now() + CONSOLE_PATIENCE_S
+        while True:
+            try:
+                await asyncio.to_thread(self.node.ask, text)
+                return
+            except psycopg.OperationalError as error:
+                self.note(f"{text}: {error}")
+                if self.now() > until:
+                    raise RuntimeError(f"the console does not answer {text}: {error}") from error
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 

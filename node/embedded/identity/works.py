@@ -72,7 +72,9 @@ def transaction(author: Author) -> Unit:
     if dice < 0.3:
         sql = b"BEGIN; %b; %b; COMMIT" % (_insert(author, n, mark), _count_sql(author, n))
         expected = _begun + _inserted + _counted + data_row(b"1", mark) + _one + _committed + READY
-        return Unit("transaction", "simple", wire.query(sql), expected, plain_read=False, writes=n)
+        return Unit(
+            "transaction", "simple", wire.query(sql), expected, plain_read=False, opens_transaction=True, writes=n
+        )
     begin = _step("begin", b"BEGIN", _begun)
     row = _step("insert", _insert(author, n, mark), _inserted)
     look = _step("look", _count_sql(author, n), _counted + data_row(b"1", mark) + _one)

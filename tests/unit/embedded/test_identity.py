@@ -152,6 +152,16 @@ def test_after_an_error_comes_the_right_ready_for_query(in_transaction: bool, re
         judged.receive(error("57P01") + ready)
 
 
+@pytest.mark.parametrize("ready", [wire.READY, wire.READY_FAILED])
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_query_that_opens_a_transaction_may_leave_it_failed(ready: bytes, size: int) -> None:
+    one = unit(opens_transaction=True)
+    judged, data = judge(one, explained=frozenset({"57P01"})), error("57P01") + ready
+    over = [was for start in range(0, len(data), size) for was in judged.receive(data[start : start + size])]
+    assert over == [(one, "57P01")]
+    assert one.in_transaction == (ready == wire.READY_FAILED)
+
+
 def test_after_a_fatal_error_nothing_comes_but_one_more() -> None:
     judged = judge(unit(), explained=frozenset({"57P01", "08006"}))
     assert judged.receive(error("57P01", "FATAL")) == []

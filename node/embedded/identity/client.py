@@ -93,7 +93,7 @@ class Client(asyncio.Protocol):
                 tally[unit.protocol, unit.kind] += 1
                 if sqlstate or unit.settles:
                     self._settle(unit, sqlstate)
-            if not self.judge.owed:
+            if not self.judge.owed and not self.judge.ended:
                 self.ask()
         elif self._leaves_early or self._slow_reader_s:
             self._misbehave()
@@ -105,6 +105,9 @@ class Client(asyncio.Protocol):
                 self.run.refused(self, "the connection was closed at the login", self.asked_at)
         elif self.judge.ended:
             self.run.errors[self.judge.ended] += 1
+            if " then " in self.judge.ended:
+                units = ", ".join(f"{u.kind} ({u.protocol}{', torn' if u.torn else ''})" for u in self.judge.owed)
+                self.run.note(f"{self.judge.ended}, while owed: {units or 'nothing'}")
         elif not self.left_on_purpose and not self.run.over:
             self.run.closed(self)
         for unit in self.judge.owed:
@@ -251,7 +254,7 @@ class Client(asyncio.Protocol):
         """Everybody who waits in the herd sends the same bytes in the same turn of the loop."""
         if self.transport is None or self.transport.is_closing() or self._login is not None:
             return
-        if not self.judge.owed:
+        if not self.judge.owed and not self.judge.ended:
             self._send([self.author.hot(key)])
 
     def _send(self, units: list[Unit]) -> None:

@@ -142,8 +142,13 @@ class Run:
                 storm.result()
         now = self.now()
         for client in self.clients:
-            if client.judge.owed and now - client.asked_at > NO_ANSWER_S and client.transport is not None:
-                wrong = Wrong(f"no answer for {NO_ANSWER_S:.0f} s", client.judge.owed[0], client.judge.got, 0)
+            judge = client.judge
+            if client.transport is None or now - client.asked_at < NO_ANSWER_S:
+                continue
+            if judge.owed or judge.ended:
+                what = f"FATAL {judge.ended}, and the connection stays open" if judge.ended else "no answer"
+                first = judge.owed[0] if judge.owed else None
+                wrong = Wrong(f"{what} for {NO_ANSWER_S:.0f} s", first, judge.got, 0)
                 self.failed(client, wrong)
                 client.leave()
 
@@ -154,8 +159,9 @@ class Run:
             await asyncio.sleep(0.05)
             if self.now() > until:
                 for client in self.clients:
-                    if not client.stopped and client.judge.owed:
-                        wrong = Wrong("no answer at the end", client.judge.owed[0], client.judge.got, 0)
+                    if not client.stopped and (client.judge.owed or client.judge.ended):
+                        first = client.judge.owed[0] if client.judge.owed else None
+                        wrong = Wrong(f"no answer at the end {client.judge.ended}".rstrip(), first, client.judge.got, 0)
                         self.failed(client, wrong)
                         return
                 return

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from node.client.session import CLOSED, SLOW, WAITING, Session
+from node.client.session import CLOSED, RIDING, SLOW, WAITING, Session
 from node.errors import ClientFault, ServerFault
 from node.gate import Reason
 from node.server.connection import Lost
@@ -70,7 +70,7 @@ class Janitor:
         if session.state == WAITING:
             return  # its pool tells it when it has waited too long
         server = session.server
-        if session.state == SLOW or (server is not None and server.pipeline.done != server.pipeline.sent):
+        if session.state in (SLOW, RIDING) or (server is not None and server.pipeline.done != server.pipeline.sent):
             if session.active_since and now - session.active_since > database.query_timeout_s:
                 for link in (server, *session.links.values()):
                     if link is not None:

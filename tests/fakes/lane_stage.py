@@ -147,15 +147,15 @@ class LaneServer:
     def answer(self, sql: bytes, *, query: bool) -> None:
         say = self.say
         kind = sql.rsplit(b" ", 1)[-1].decode()
+        if kind == "notice":
+            say(m.notice("said"))
+            say(m.parameter_status(b"x", b"y"))
         if query and kind not in ("nothing", "error"):
             say(m.row_description([m.Column(b"who", 25)]))
         row = m.data_row([sql, str(self.stage.next_number()).encode()])
         if kind in ("rows", "fatal"):
             say(row)
             say(row)
-        if kind == "notice":
-            say(m.notice("said"))
-            say(m.parameter_status(b"x", b"y"))
         if kind in ("error", "named", "plan"):
             self.skipping = not query
             # an error of a statement whose words look like those of a dying server

@@ -482,11 +482,9 @@ class Lanes:
         if core.waiters:
             # Somebody waits for a whole connection: one lane ends for them. The last one does too: then reads queue up
             # with everybody else, first come first served.
-            if boardable and not self.one_ends():
-                shallowest = min((lane for lane in active if lane.open), key=_depth, default=None)
-                if shallowest is not None:
-                    shallowest.open = False
-                if shallowest is best:
+            if boardable:
+                self.end_one()
+                if best is not None and not best.open:
                     best = None
             return best
         if best is None or boardable < self.count.allowed:
@@ -522,10 +520,14 @@ class Lanes:
         for lane in self.active:
             lane.open = False
 
-    def one_ends(self) -> bool:
-        """Is a lane about to end? One with a slow front is not."""
+    def end_one(self) -> None:
+        """The shallowest lane is to end, unless one is about to. One with a slow front is not."""
         now = self.clock()
-        return any(not lane.open and now - lane.front_since <= SLOW_S for lane in self.active)
+        if any(not lane.open and now - lane.front_since <= SLOW_S for lane in self.active):
+            return
+        open_ones = [lane for lane in self.active if lane.open]
+        if open_ones:
+            min(open_ones, key=_depth).open = False
 
     def retire(self, now: float) -> None:
         """Connections that are busy all the time grow old too."""

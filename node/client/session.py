@@ -561,6 +561,7 @@ class Session(Rider):
     def refused(self, fault: Exception) -> None:
         """The pool has none. By client_connection_recovery the client stays or goes."""
         self.waiter = None
+        self.weight = None  # it does not run: the next unit's time is not its own
         self.state = _READY
         self.resume_client()
         try:
@@ -1233,9 +1234,12 @@ class Session(Rider):
                 lane.make_way()
                 lane.lanes.counters.lane_cancelled += 1
                 return [lane.server]
+            if not lane.may_leave(self):
+                return []  # part of an answer that others wait for too: its end is on its way
             lane.leave(self)
             lane.lanes.counters.lane_cancelled += 1
             self.off_the_lane()
+            self.active_since = 0.0
             self.requests.start = self.requests.at
             self.errors += 1
             self.write(

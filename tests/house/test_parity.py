@@ -22,8 +22,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from fakes.lane_riders import Client, Unit
+from fakes.lane_stage import HOSTILE, LAST_WORDS, ORDINARY, LaneStage
 
 from node import strip
+from node.client.prepared import PreparedStatements
 from node.routing.operands import Literal, Parameter
 from node.routing.outcome import Values
 from node.routing.shard_map import DefaultEntry, ListEntry, Mapping
@@ -245,10 +248,128 @@ def test_batches_agree(dice: random.Random) -> None:
     assert accepted > 300
 
 
+BATCH = (
+    b"P\0\0\0\x11\0SELECT $1\0\0\0", b"B\0\0\0\x0c\0\0\0\0\0\0\0\0", b"B\0\0\0\x0d\0s\0\0\0\0\0\0\0", b"D\0\0\0\6P\0",
+    b"D\0\0\0\6S\0", b"E\0\0\0\x09\0\0\0\0\0", b"C\0\0\0\6P\0", b"S\0\0\0\4",
+)  # fmt: skip
+
+
+def test_shared_batches_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.wire.pipeline")
+
+    def seen(module: ModuleType, data: bytes, at: int, limit: int) -> object:
+        requests = module.Requests(limit)
+        requests.feed(data)
+        whole = requests.batch(at)
+        found = tuple(getattr(requests, f"{name}_{end}") for name in ("text", "name") for end in ("at", "end"))
+        if whole:
+            requests.at = len(data)
+            requests.feed(data[:7])
+            requests.give_back(data)
+        return whole, requests.count, found, requests.bind_at, requests.buffer, requests.at, requests.waiting_bytes()
+
+    accepted = 0
+    for _ in range(5000):
+        data = b"".join(part for part in BATCH if dice.random() < 0.7)
+        if dice.random() < 0.3:
+            cut = dice.randrange(len(data) + 1)
+            data = data[:cut] + dice.randbytes(dice.randrange(3)) + data[cut + dice.randrange(3) :]
+        how = (data, dice.choice((0, 0, 0, min(18, len(data)))), dice.choice((8, 1 << 20, 1 << 20)))
+        one = seen(compiled, *how)
+        accepted += bool(one[0])  # type: ignore[index]
+        assert one == seen(interpreted, *how), how
+    assert accepted > 100
+
+
+def lane_steps(dice: random.Random) -> list[tuple[Any, ...]]:
+    steps: list[tuple[Any, ...]] = []
+    for number in range(dice.choice((20, 60, 120))):
+        match dice.randrange(8):
+            case 0 | 1 | 2:
+                kind = dice.choice(ORDINARY * 6 + HOSTILE + LAST_WORDS)
+                who = b"SELECT %d %s" % (dice.choice((number, dice.randrange(2))), kind.encode())
+                steps.append(("board", dice.randrange(5), who, dice.choice(("query", "unnamed", "named"))))
+            case 3 | 4:
+                steps.append(("deliver", dice.randrange(3), dice.choice((1, 5, 20, 100, 10_000))))
+            case 5:
+                steps.append((dice.choice(("turn", "turn", "turn", "house")),))
+            case 6:
+                steps.append((dice.choice(("leave", "stop", "resume", "way")), dice.randrange(5)))
+            case 7:
+                steps.append(dice.choice((("time", dice.choice((0.01, 0.03, 0.3))), ("die", dice.randrange(9)))))
+    return steps
+
+
+def lane_log(module: ModuleType, steps: list[tuple[Any, ...]]) -> object:
+    """What riders and servers hear of a conversation on the lanes of `module`."""
+    stage = LaneStage(size=3, min_size=3, prepared_limit=3)
+    pool = stage.pool
+    made = module.Lanes(
+        pool, pool.lanes.count, soon=lambda call: stage.soon.append(call), clock=lambda: stage.now,
+        later=lambda after_s, call: stage.later.append((stage.now + after_s, call)),
+    )  # fmt: skip
+    made.prepared_limit = 3
+    pool.lanes = made
+    statements = PreparedStatements(10)
+    clients = [Client(stage, number) for number in range(5)]
+    log: list[object] = []
+    for step in steps:
+        match step:
+            case ("board", number, who, how):
+                client = clients[number]
+                prepared = statements.use(b"SELECT %s" % (b"bad" if len(who) % 5 == 0 else b"a"), b"\0\0", "")
+                if client.unit is None and not client.writing_paused:
+                    client.take(Unit(who, how, prepared))
+                elif client.lane is None and client.unit is not None:
+                    client.ride()
+            case ("deliver", pick, size) if pick < len(stage.servers):
+                if stage.servers[pick].reading:
+                    stage.servers[pick].deliver(size)
+            case ("turn",):
+                stage.turn()
+            case ("house",):
+                stage.keep_house()
+                pool.tick(stage.now)
+            case ("leave", number) if clients[number].unit is not None:
+                clients[number].leave()
+            case ("stop", number):
+                clients[number].reads = False
+            case ("resume", number):
+                clients[number].resume()
+            case ("way", number) if clients[number].lane is not None:
+                clients[number].lane.make_way()
+            case ("time", seconds):
+                stage.pass_time(seconds)
+            case ("die", pick) if pick < len(stage.servers):
+                stage.servers[pick].die()
+        lanes = [(lane.depth, lane.open, lane.heard, len(lane.outbox), len(lane.unsure)) for lane in made.active]
+        known = [list(server.connection.prepared.values()) for server in stage.servers]
+        log.append((step, lanes, known, made.ended, [(client.ends[:], client.heard) for client in clients]))
+    stage.stop()
+    units = [server.connection.pipeline.units for server in stage.servers]
+    return log, [client.log for client in clients], vars_of(pool.counters), units
+
+
+def vars_of(counters: Any) -> dict[str, Any]:
+    names = [name for name in dir(counters) if name.startswith("lane")]
+    return {name: getattr(counters, name) for name in names}
+
+
+def test_lanes_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.pool.lane")
+    answered = 0
+    for _ in range(150):
+        steps = lane_steps(dice)
+        one, two = lane_log(compiled, steps), lane_log(interpreted, steps)
+        assert one == two, steps
+        answered += str(one).count("answered")
+    assert answered > 1000
+
+
 def test_reply_queues_agree(dice: random.Random) -> None:
     compiled, interpreted = twins("node.wire.pipeline")
     owners = ("a", "b")
-    state = ("sent", "done", "tx_status", "batch", "failed", "copy_in", "broken", "errors", "units", "tag")
+    state = ("sent", "done", "tx_status", "batch", "failed", "copy_in", "broken", "errors", "units", "tag", "answered")
     state += ("skip_error", "last_error", "statuses", "stopped_at")
 
     def act(pipeline: Any, module: ModuleType, step: tuple[Any, ...]) -> object:
@@ -257,6 +378,13 @@ def test_reply_queues_agree(dice: random.Random) -> None:
                 return pipeline.replies(data, start)
             case ("owe_fake", owner):
                 return pipeline.owe_fake(module.FAKE_PARSE_COMPLETE, owner)
+            case ("shared", shared):
+                pipeline.shared = shared
+                return None
+            case ("owe_unit", count, owner):
+                return pipeline.owe_unit(count, owner)
+            case ("change_owner", owner, to):
+                return pipeline.change_owner(owner, to), pipeline.head_owner(), pipeline.all_owners()
             case (name,):
                 return getattr(pipeline, name)()
             case (name, owner):
@@ -268,11 +396,16 @@ def test_reply_queues_agree(dice: random.Random) -> None:
         pair = [(compiled, compiled.Pipeline()), (interpreted, interpreted.Pipeline())]
         steps: list[tuple[Any, ...]] = []
         for _ in range(dice.randrange(40)):
-            match dice.randrange(4):
+            match dice.randrange(6):
                 case 0:
                     steps.append((dice.choice(with_owner), dice.choice(owners)))
                 case 1:
                     steps.append((dice.choice(("owe", "owe", "owe", "copy_ended")),))
+                case 2:
+                    steps.append(("owe_unit", dice.randrange(5), dice.choice(owners)))
+                case 3:
+                    changed = ("change_owner", dice.choice(owners), dice.choice((*owners, None)))
+                    steps.append(dice.choice((("shared", dice.random() < 0.5), changed)))
                 case _:
                     steps += [("replies", chunk, 0) for chunk in torn(dice, stream(dice, "ZZCCDT12nstENSAGHdcI3"))]
         for step in steps:

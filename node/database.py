@@ -34,11 +34,17 @@ class Layout:
     two_phase_told: bool = False
     weights: Weights | None = None  # which shapes may share a connection, under this catalogue
     loading: Awaitable[None] | None = None  # one reading at a time; who comes later awaits it
+    sharing: bool = False  # the catalogue is fresh enough to say which statements may share a server
+    read_at: float = 0.0  # when the last reading began
+    wanted: bool = False  # somebody would share
+    retry_at: float = 0.0  # the next background reading is not before
+    failures: int = 0  # of background readings, one after the other
+    waiting_since: float | None = None  # for a connection that is idle
 
     def forget(self) -> None:
-        """Read it again before the next statement is planned."""
+        """Read it again before the next statement is planned; until then nothing shares."""
         self.generation += 1
-        self.loaded = False
+        self.loaded = self.sharing = False
 
 
 @dataclass(slots=True)

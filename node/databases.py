@@ -137,9 +137,11 @@ class Databases:
             forgotten = not layout.loaded and layout.catalog is not Catalog.EMPTY
             if previous is not None and previous.routing_digest(name) != snapshot.routing_digest(name):
                 layout.forget()
+            layout.sharing = False  # its servers may be others now: what they know is read first
             read = staged.get(name)
             if read is not None and read.loaded and not forgotten:
                 layout.catalog, layout.two_phase, layout.loaded = read.catalog, read.two_phase, True
+                layout.sharing, layout.read_at = read.sharing, read.read_at
         new = Draft(snapshot, tls, self.layouts)
         self.epoch += 1
         self._fill(new, known, renew=True)

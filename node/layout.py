@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from node.database import Database, Layout
+from node.pool.balancer import Balancer
 from node.pool.checkout import checkout
 from node.pool.pool import Pool
 from node.routing.catalog import Catalog
@@ -51,7 +52,8 @@ def _loaded(layout: Layout, done: asyncio.Future[None]) -> None:
 
 async def _load(database: Database, layout: Layout) -> None:
     generation = layout.generation
-    asked = [_ask(balancer.write()) for balancer in database.balancers]
+    began = asyncio.get_running_loop().time()
+    asked = [_ask(catalog_pool(balancer)) for balancer in database.balancers]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException):
@@ -71,7 +73,13 @@ async def _load(database: Database, layout: Layout) -> None:
         )
     layout.two_phase = two_phase
     # DDL in the meantime: what was read may be from before it
-    layout.loaded = layout.generation == generation
+    layout.loaded = layout.sharing = layout.generation == generation
+    layout.read_at = began
+
+
+def catalog_pool(balancer: Balancer) -> Pool:
+    """Whom to ask what the shard knows. Raises ServerFault when there is nobody."""
+    return balancer.replicas[0] if balancer.primary is None and balancer.replicas else balancer.write()
 
 
 async def _ask(pool: Pool) -> _Known:

@@ -1,8 +1,9 @@
 """`pgmurmur route`: where each statement of a file would go, without any server.
 
 One line per statement: shards<TAB>road<TAB>reason. shards: `0`, `0,2`, `all`, `error`; road as `routing` names it, or
-`refused`. `SET pgdog.shard` and its kin count for the statements after them, as in a session. What a node reads from
-its shards' catalogs comes from the file itself here: see `routing.file_catalog`.
+`refused`. The reason ends with `shared`, or `alone:` and why it may not share a server. `SET pgdog.shard` and its kin
+count for the statements after them, as in a session. What a node reads from its shards' catalogs comes from the file
+itself here: see `routing.file_catalog`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from node.config.limits import LIMITS
 from node.config.problems import ConfigError, meant
 from node.errors import ClientFault
 from node.options import RouteOptions
+from node.routing.cache import StatementCache
 from node.routing.file_catalog import FileCatalog
 from node.routing.hints import SETTINGS, comment_hints, setting_hints
 from node.routing.lexer import lex
 from node.routing.offline import outcome_of, shards_text
 from node.routing.outcome import NeedLookup, Outcome, Plan, Refusal
-from node.routing.statement import Kind, Statement, StatementCache
+from node.routing.sharing import described, why_alone
+from node.routing.statement import Kind, Statement
 from node.routing.topology import Topology
 from node.snapshot import snapshot
 
@@ -89,7 +92,10 @@ class Router:
         except ClientFault:  # a mistake, or another dialect: only hints said where
             return _columns(outcome, (), self._topology)
         self._remember(statement)
-        return _columns(outcome, known.notes(statement), self._topology)
+        notes = known.notes(statement)
+        if isinstance(outcome, Plan):
+            notes += (described(why_alone(statement, known.sharing)),)
+        return _columns(outcome, notes, self._topology)
 
     def _remember(self, statement: Statement) -> None:
         """SET and RESET of hints; every other setting has no say in routing, save search_path."""

@@ -29,6 +29,7 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.plan import plan
+from node.routing.sharing import described, why_alone
 from node.routing.statement import Effects, Kind, Statement
 from node.wire import messages
 
@@ -445,6 +446,8 @@ class Execution:
             shown = ", ".join(map(str, outcome.shards))
             lines = [f"pgmurmur: shards {shown}", f"pgmurmur: road {outcome.road.value}"]
             lines += [f"pgmurmur: {reason}" for reason in outcome.reasons]
+            catalog = self.session.catalog or self.session.database.layout.catalog
+            lines.append(f"pgmurmur: {described(why_alone(inner, catalog))}")
             sink.write(b"".join(messages.data_row([line.encode()]) for line in lines))
         return answer.tag
 

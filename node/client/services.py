@@ -66,6 +66,8 @@ class Services:
         self.decisions: DecisionLog | None = None  # of two-phase commits
         self.load_layout: Callable[[Database], Awaitable[None]] = _no_layout
         self.read_catalog: Callable[[Sequence[Conversation]], Awaitable[Catalog]] = _no_layout
+        # statements of it may share servers: its catalogue is read in the background; returns at once
+        self.want_layout: Callable[[Database], None] = lambda database: None
         self.schema_changed: Callable[[Database], None] = lambda database: None
         # parts of a committed transaction (or of one to be rolled back: key None) that did not hear of it yet
         self.resolve_later: Callable[[Database, dict[int, str], tuple[int, int] | None], None] = lambda d, g, k: None

@@ -1,6 +1,7 @@
 cimport cython
 
 from node.client.services cimport Services
+from node.client.shape cimport Shape, Shapes
 from node.client.weight cimport Weight, Weights
 from node.gate cimport Gate
 from node.pool.lane cimport Lane, Lanes, Rider
@@ -54,7 +55,7 @@ cdef class Session(Rider):
     @cython.locals(requests=Requests, letter=int)
     cpdef bint begin(self)
     cpdef bint enter(self)
-    @cython.locals(requests=Requests, buffer=bytes, letter=int, weight=Weight, weights=Weights, lanes=Lanes, lane=Lane, lending=Lending,
+    @cython.locals(requests=Requests, buffer=bytes, letter=int, shape=Shape, weight=Weight, weights=Weights, lanes=Lanes, lane=Lane, lending=Lending,
                    since=double, at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t)
     cpdef bint share(self, object pool, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(weight=Weight, took=double, pool=Lending, counters=PoolCounters)
@@ -65,7 +66,7 @@ cdef class Session(Rider):
     cpdef bint acquire(self, object pool)
     cpdef bint link(self, ServerConnection server)
     @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int, run=Py_ssize_t,
-                   upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, stop_at=Py_ssize_t, again=bint, large=bint)
+                   upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, stop_at=Py_ssize_t, again=bint, large=bint, shape=Shape)
     cpdef bint pump(self)
     @cython.locals(server=ServerConnection, data=bytes)
     cpdef Py_ssize_t flush(self, bytes buffer, Py_ssize_t run, Py_ssize_t upto, Py_ssize_t next_run, list pieces)

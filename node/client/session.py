@@ -302,7 +302,10 @@ class Session(Rider):
         layout = self.database.layout
         requests = self.requests
         buffer = requests.buffer
-        if (not layout.loaded and self.database.routed) or self.writing_paused or self.begin_message or self.tx_failed:
+        if not layout.sharing:
+            self.services.want_layout(self.database)
+            return False
+        if self.writing_paused or self.begin_message or self.tx_failed:
             return False
         prepared: Prepared | None = None
         letter = buffer[start]
@@ -819,7 +822,7 @@ class Session(Rider):
             self.transaction_time_s += took
             counters.transactions += 1
             counters.transaction_time_s += took
-        if self.begin_message or self.tx_failed:
+        if self.begin_message or self.tx_failed or self.changed_schema:
             self.end_transaction()
         if self.pin is None and self.database.mode != "session":
             if self.must_ask:
@@ -940,6 +943,8 @@ class Session(Rider):
             self.forget_statements = 2 if shape.discards_all else 1
         if shape.redefines:
             self.redefined = True
+        if shape.alters and not self.database.routed:  # of several shards the slow gear sees to it
+            self.changed_schema = True
         if shape.marks_dirty:
             self.must_ask = True
         if shape.sets or shape.resets_all:

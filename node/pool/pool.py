@@ -238,7 +238,9 @@ class Pool(Lending):
         """Opens what is wanted now."""
         if self.closed or self.core.paused or now < self._retry_at:
             return
-        for _ in range(self.core.wanted(self.settings.min_size, CONNECTING_AT_ONCE) - self._checking):
+        # A ban ends with a success, and a pool that keeps no idle connections would never have one: nobody asks it.
+        minimum = max(self.settings.min_size, 1) if self.health.trial_due(now) else self.settings.min_size
+        for _ in range(self.core.wanted(minimum, CONNECTING_AT_ONCE) - self._checking):
             self.core.connecting += 1
             self.around.spawn(self._open())
 

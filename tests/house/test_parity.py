@@ -27,6 +27,11 @@ from fakes.lane_stage import HOSTILE, LAST_WORDS, ORDINARY, LaneStage
 
 from node import strip
 from node.client.prepared import PreparedStatements
+from node.routing.operands import Literal, Parameter
+from node.routing.outcome import Values
+from node.routing.shard_map import DefaultEntry, ListEntry, Mapping
+from node.routing.topology import DataType, Hasher, ShardedTable, Topology
+from node.wire import messages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +100,13 @@ def test_hashes_agree(dice: random.Random) -> None:
             assert one == two, f"{function}({value!r})"
 
 
+def test_words_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.routing.hashing")
+    for _ in range(1000):
+        number = dice.choice((dice.getrandbits(64), dice.getrandbits(63), dice.randint(0, 9)))
+        assert compiled.word(number) == interpreted.word(number) == compiled.bigint(number), number
+
+
 SQL = """SELECT * FROM t WHERE a = 'it''s' AND b = $1 ORDER BY 1, x DESC LIMIT 10 -- end
 ; INSERT INTO "T" VALUES (1, -2.5e10, E'a\\nb', U&'d!0061' UESCAPE '!', $tag$ body $tag$, B'01', x'ff') ;
 /* one /* two */ */ WITH q AS (VALUES (0x1F, 1_000)) SELECT q.*, 'a' 'b' FROM q GROUP BY 1; BEGIN NULL; END; q'[x]'
@@ -121,6 +133,34 @@ def test_lexers_agree(dice: random.Random) -> None:
             sql = sql[:cut] + dice.randbytes(dice.randrange(4)) + sql[cut + dice.randrange(3) :]
         flags = dice.randrange(4)
         assert seen(compiled, sql, flags) == seen(interpreted, sql, flags), (sql, flags)
+
+
+def test_points_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.routing.point")
+    texts = [b"12", b"-7", b"-", b"", b"007", b"9" * 18, b"-" + b"9" * 17, b"1" * 19, b"+1", b" 1", b"1_0", b"0x1",
+             b"it", b"\xc3\xa9", b"\\", b"01234567-89ab-cdef-0123-456789abcdef", b"0123456789abcdef0123456789ABCDEF",
+             b"0123-4567-89ab-cdef-0123-4567-89ab-cdef", b"{01234567-89ab-cdef-0123-456789abcdef}"]  # fmt: skip
+    maps = (None, Mapping((ListEntry((1, b"it"), 2), DefaultEntry(9))))
+    for _ in range(3000):
+        rule = ShardedTable(
+            None, "t", "k", dice.choice((DataType.BIGINT, DataType.VARCHAR, DataType.UUID)),
+            dice.choice(list(Hasher)), dice.choice(maps),
+        )  # fmt: skip
+        topology = Topology("d", dice.randint(2, 5), (rule,))
+        value = dice.choice((dice.choice(texts), dice.randbytes(dice.choice((1, 2, 4, 8, 16)))))
+        before = dice.randbytes(dice.randrange(3))
+        data, start, end = before + value + dice.randbytes(dice.randrange(3)), len(before), len(before) + len(value)
+        how = (data, start, end, dice.random() < 0.5, dice.choice((0, 20, 21, 23, 25, 1043, 1042, 19, 2950, 2**32 - 1)))
+        literal = dice.choice((value, b"'" + value + b"'", b"'" + value.replace(b"'", b"''") + b"'"))
+        lexed = importlib.import_module("node.routing.lexer").lex(b"SELECT " + literal, dice.choice((0, 1)))
+        operand = dice.choice((Parameter(1), Literal(0), Literal(0, True), Literal(1)))
+        seen = []
+        for module in (compiled, interpreted):
+            point = module.made(operand, rule, topology, None, bound=False)
+            values = Values(lexed, (value, None), (int(how[3]),), ())
+            seen.append([outcome(lambda p=point, h=how: p.in_value(*h)), outcome(lambda p=point, t=lexed: p.in_text(t)),
+                         outcome(lambda p=point, v=values: p.shard(v))])  # fmt: skip
+        assert seen[0] == seen[1], (operand, rule, how, lexed.sql)
 
 
 def stream(dice: random.Random, letters: str) -> bytes:
@@ -166,13 +206,55 @@ def test_framing_agrees(dice: random.Random) -> None:
         assert seen(compiled, chunks, *how) == seen(interpreted, chunks, *how), (chunks, how)
 
 
+def test_batches_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.wire.batch")
+
+    def unit() -> bytes:
+        count = dice.randrange(4)
+        values = [dice.choice((None, dice.randbytes(dice.randrange(5)))) for _ in range(count)]
+        formats = dice.choice(((), (0,), (1,), (2,), (1, 0), tuple(dice.choices((0, 1), k=count))))
+        parts = [
+            messages.bind(b"", b"s", formats, values, dice.choice(((), (1,)))),
+            dice.choice((messages.execute(), messages.describe_statement(b"s"), messages.FLUSH)),
+            messages.SYNC,
+        ]
+        if dice.random() < 0.5:
+            types = dice.choices((0, 20, 2**32 - 1), k=dice.randrange(3))
+            parts.insert(dice.choice((0, 0, 0, 1)), messages.parse(dice.choice((b"s", b"s", b"t")), b"SELECT 1", types))
+        data = bytearray(b"".join(parts))
+        if dice.random() < 0.4:
+            data[dice.randrange(len(data))] = dice.choice((0, 1, 255, dice.randrange(256)))
+        return bytes(data)
+
+    def seen(module: ModuleType, data: bytes, at: int, end: int) -> object:
+        batch = module.Batch()
+        if not batch.read(data, at, end):
+            return None
+        heard: list[object] = [batch.parsed, data[batch.name : batch.name_end]]
+        if batch.parsed:
+            heard.append(data[batch.sql : batch.sql_end])
+        for number in range(-1, 6):
+            heard += [batch.find(data, number), batch.start, batch.end, batch.binary, batch.type_of(data, number)]
+        return heard
+
+    accepted = 0
+    for _ in range(3000):
+        before, data = dice.randbytes(dice.randrange(3)), unit()
+        whole, at, end = before + data + dice.randbytes(dice.randrange(3)), len(before), len(before) + len(data)
+        end += dice.choice((0, 0, 0, 0, -1, 1))
+        one, two = seen(compiled, whole, at, end), seen(interpreted, whole, at, end)
+        assert one == two, (whole, at, end)
+        accepted += one is not None
+    assert accepted > 300
+
+
 BATCH = (
     b"P\0\0\0\x11\0SELECT $1\0\0\0", b"B\0\0\0\x0c\0\0\0\0\0\0\0\0", b"B\0\0\0\x0d\0s\0\0\0\0\0\0\0", b"D\0\0\0\6P\0",
     b"D\0\0\0\6S\0", b"E\0\0\0\x09\0\0\0\0\0", b"C\0\0\0\6P\0", b"S\0\0\0\4",
 )  # fmt: skip
 
 
-def test_batches_agree(dice: random.Random) -> None:
+def test_shared_batches_agree(dice: random.Random) -> None:
     compiled, interpreted = twins("node.wire.pipeline")
 
     def seen(module: ModuleType, data: bytes, at: int, limit: int) -> object:
@@ -333,6 +415,39 @@ def test_reply_queues_agree(dice: random.Random) -> None:
             assert one == two, (steps, step)
             if one["broken"]:
                 break
+
+
+def test_statement_caches_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.routing.cache")
+    texts = (
+        b"SELECT 1",
+        b"SELECT 2",
+        b"SELECT $1",
+        b"select $1 ;",
+        b"SELECT a",
+        b"SELEC",
+        b"SELECT 5::float(24)",
+        b"BEGIN",
+    )
+    for _ in range(100):
+        pair = [
+            module.StatementCache(dice_limit)
+            for dice_limit in (dice.randrange(4),)
+            for module in (compiled, interpreted)
+        ]
+        for _ in range(30):
+            sql, step = dice.choice(texts), dice.randrange(20)
+            heard = []
+            for cache in pair:
+                if step == 0:
+                    cache.clear()
+                elif step == 1:
+                    cache.resize(2)
+                found = outcome(lambda c=cache, t=sql: c.lookup(t)[1].sql)
+                entry = None if isinstance(found, tuple) else cache.find(sql)
+                heard.append((found, cache.hits, cache.misses, cache.rows(), len(cache), entry and entry.shape,
+                              entry and entry.hits, cache.lexed is None))  # fmt: skip
+            assert heard[0] == heard[1], (sql, step)
 
 
 def test_merges_agree(dice: random.Random) -> None:

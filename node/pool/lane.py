@@ -274,6 +274,10 @@ class Lane:
             if front is not None and data:
                 if not self.heard:
                     self.heard = not _only_notices(data)
+                    if self.heard and self.depth == len(self.outbox):
+                        self.heard = False
+                        pipeline.broken = data[0]  # the question was not sent yet
+                        return
                 if isinstance(front, list):
                     for rider in list(front):
                         rider.lane_bytes(data)

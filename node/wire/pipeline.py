@@ -412,7 +412,7 @@ class Pipeline:
         at = self.head
         while at != self.tail:
             owner = self.owners[at & _MASK]
-            if owner is not None and not (found and found[-1] is owner):
+            if owner is not None and not (found and found[len(found) - 1] is owner):
                 found.append(owner)
             at += 1
         return found

@@ -186,6 +186,7 @@ class LaneServer:
         """Its last words, behind what it has said."""
         self.say(error(severity, "57P01"))
         self.deaf = True
+        self.stage.runs.setdefault(self.run.who, []).append(self.run)
 
     def shut_down(self) -> None:
         """pg_terminate_backend: what it has not sent yet is lost, but no message is torn."""

@@ -156,7 +156,7 @@ class Stage:
         balancer = Balancer(cast(Pool, self.pool), [], strategy="random", split="include_primary", random=Random(0))
         self.database = Database(
             name="stage", user="me", epoch=0, mode="transaction", balancers=(balancer,), topology=Topology("stage", 1),
-            gate=Gate("stage"), layout=Layout(KNOWN if lanes else Catalog.EMPTY, loaded=True),
+            gate=Gate("stage"), layout=Layout(KNOWN if lanes else Catalog.EMPTY, loaded=True, sharing=bool(lanes)),
             prepared_limit=prepared_limit,
         )  # fmt: skip
         self.services = Services(

@@ -13,6 +13,7 @@ from unit.routing.worlds import CATALOG, FOUR
 
 from node.auth.verifier import Account, AuthType
 from node.client import routed
+from node.client.parameters import NONE
 from node.client.prepared import PreparedStatements
 from node.client.services import Limits, Services
 from node.client.session import Session
@@ -21,6 +22,7 @@ from node.errors import ClientFault
 from node.gate import Gate
 from node.routing import hashing
 from node.routing.hints import Hints
+from node.server.connection import ServerConnection
 from node.wire import messages as m
 
 TEXTS = (
@@ -151,7 +153,7 @@ WARM = Shapes(100)  # for all examples: what one has learned must hold for the n
             {"hints": Hints(search_path=("public",))},
             {"portals": {b"": None}},
             {"unnamed_parse": m.parse(b"", TEXTS[0], (23,))},
-            {"server": object()},
+            {"server": ServerConnection(0, None, NONE, 0.0)},
         )
     ),
 )

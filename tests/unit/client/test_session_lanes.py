@@ -9,6 +9,7 @@ from fakes.session_stage import Heard, Stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.catalogs import Catalogs
 from node.client.parameters import parameters
 from node.client.session import CLOSED, READY, RIDING, WAITING, Session
 from node.client.weight import LIGHT_BYTES, LIGHT_S
@@ -548,7 +549,7 @@ def test_who_rides_is_not_idle_in_a_transaction_and_has_its_time_limit() -> None
     stage = warm_stage()
     stage.database.idle_in_transaction_timeout_s = 1.0
     stage.database.query_timeout_s = 5.0
-    janitor = Janitor(stage.services, cast(Databases, None), lambda lag_s: None)
+    janitor = Janitor(stage.services, cast(Databases, None), cast(Catalogs, None), lambda lag_s: None)
     session, heard = stage.client()
     stage.now = 10.0  # idle since then
     session.from_client(read("a"))

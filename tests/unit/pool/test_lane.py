@@ -16,6 +16,7 @@ from node.client.parameters import NONE, parameters
 from node.client.prepared import PreparedStatements
 from node.pool.lane import ABANDONED_S, LOOK_EVERY_S, SLOW_S, Lane
 from node.server.connection import ServerConnection
+from node.wire import messages as m
 
 RIDERS = 6
 OTHERS = parameters({"search_path": "other"})
@@ -377,7 +378,8 @@ def test_without_another_connection_they_stay_behind_a_slow_front() -> None:
     assert (slow.ends, behind.ends) == (["answered"], ["answered"])
 
 
-def test_an_answer_to_what_was_not_sent_yet_is_none() -> None:
+@pytest.mark.parametrize("size", [40, 1 << 20])
+def test_an_answer_to_what_was_not_sent_yet_is_none(size: int) -> None:
     for how in ("query", "unnamed"):
         scene = Scene()
         client = scene.rider(b"SELECT early one", how)
@@ -388,7 +390,9 @@ def test_an_answer_to_what_was_not_sent_yet_is_none() -> None:
         scene.finish()
         early = scene.rider(b"SELECT early one", how)
         assert early.lane is lane
-        lane.server.receive(answer)
+        lane.server.receive(m.notice("at any time"))
+        assert lane.server.closed_why is None
+        lane.server.receive(answer[:size])
         assert early.ends == ["alone"]
         assert lane.server.closed_why is not None
 

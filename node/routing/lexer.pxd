@@ -41,6 +41,9 @@ cdef Lexed _walk(bytes sql, int flags, bint tracing, bint block)
 cdef list _marked(list marks, int kind, Py_ssize_t start, Py_ssize_t end)
 cdef list _with(list comments, Py_ssize_t start, Py_ssize_t end)
 
+@cython.locals(end=Py_ssize_t, point="unsigned int", c=int)
+cdef bint _is_plain_escape(bytes_t d, Py_ssize_t i, Py_ssize_t n)
+
 @cython.locals(d=bytes_t, n=Py_ssize_t, j=Py_ssize_t, broke=bint)
 cdef Py_ssize_t _string_end(bytes sql, Py_ssize_t i, int mode)
 

@@ -482,6 +482,25 @@ def _with(comments: list[int], start: int, end: int) -> list[int]:
     return comments
 
 
+def _is_plain_escape(d: bytes, i: int, n: int) -> bool:
+    """Is d[i:] the u of \\uXXXX or \\UXXXXXXXX with a code point that stands for itself?"""
+    end = i + (5 if d[i] == 117 else 9)
+    if end > n:
+        return False
+    point = 0
+    i += 1
+    while i < end:
+        c = d[i]
+        if 48 <= c <= 57:
+            point = point * 16 + c - 48
+        elif 65 <= (c & 223) <= 70:
+            point = point * 16 + (c & 223) - 55
+        else:
+            return False
+        i += 1
+    return 0 < point < 0xD800 or 0xDFFF < point <= 0x10FFFF
+
+
 def _string_end(sql: bytes, i: int, mode: int) -> int:
     """Behind the closing quote, continuation lines included; beyond the text if there is none. `i`: inside.
 
@@ -492,8 +511,8 @@ def _string_end(sql: bytes, i: int, mode: int) -> int:
     while True:
         while i < n and d[i] != 39:
             if mode == 1 and d[i] == 92:
-                # PostgreSQL judges \u and \U while it scans (digits, surrogates): such a text is left to its parser
-                if i + 1 < n and (d[i + 1] == 117 or d[i + 1] == 85):
+                # PostgreSQL judges \u and \U while it scans: what may be wrong, or a surrogate, is left to its parser
+                if i + 1 < n and (d[i + 1] == 117 or d[i + 1] == 85) and not _is_plain_escape(d, i + 1, n):
                     return n + 1
                 i += 2
             else:

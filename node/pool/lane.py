@@ -219,7 +219,8 @@ class Lane:
             if rider in told:
                 told.remove(rider)
         if not self.pipeline.change_owner(rider, None):
-            for crowd in self.pipeline.all_owners():
+            # the front's place may be gone already, when it is what ends the connection
+            for crowd in (self.front, *self.pipeline.all_owners()):
                 if isinstance(crowd, list) and rider in crowd:
                     crowd.remove(rider)
                     passenger = crowd

@@ -546,6 +546,20 @@ def test_who_leaves_while_others_are_put_off_is_not() -> None:
         assert third.ends == ["left"]
 
 
+def test_who_leaves_a_crowd_between_last_words_and_the_end_is_not_put_off() -> None:
+    scene = Scene()
+    clients = [scene.rider(b"SELECT same late") for _ in range(3)]
+    lane = scene.lane(clients[0])
+    scene.stage.turn()
+    scene.model(clients[0]).deliver(1 << 20)
+    assert lane.server.closed_why is not None
+    clients[1].leave()
+    clients[1].take(Unit(b"SELECT next one", "query", None))
+    scene.finish()
+    assert clients[1].ends == ["left", "answered"]
+    assert clients[0].sent_again == clients[2].sent_again > 0
+
+
 def test_a_unit_that_boards_where_another_one_has_just_left_is_sent() -> None:
     scene = Scene()
     (one,) = scene.riders("same")

@@ -270,10 +270,7 @@ class Welcome:
             accepted.account,
             database,
             write=transport.write,
-            close=protocol.hang_up,
-            pause_reading=transport.pause_reading,
-            resume_reading=transport.resume_reading,
-            address=protocol.address(),
+            shell=protocol,
             now=self._clock(),
         )
         name = session.application_name = accepted.parameters.get("application_name", "")
@@ -301,7 +298,7 @@ class Welcome:
                 number,
                 accepted.user,
                 accepted.database,
-                *session.address,
+                *protocol.address(),
             )
         protocol.take(session)
 

@@ -112,6 +112,14 @@ class ClientProtocol(asyncio.Protocol):
         peer = self.transport.get_extra_info("peername") if self.transport is not None and not self._local else None
         return (sys.intern(str(peer[0])), int(peer[1])) if isinstance(peer, tuple) else ("unix", 0)
 
+    def pause_reading(self) -> None:
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None:
+            self.transport.resume_reading()
+
     def hang_up(self) -> None:
         """The session is over."""
         if self.part is not None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from node.client.parameters import NONE, Parameters
 from node.client.shape import Pin, Shape
@@ -106,8 +106,22 @@ _TX_OPEN = int(Transaction.OPEN)
 _TX_FAILED = int(Transaction.FAILED)
 
 
+class Shell(Protocol):
+    """What a session gets of its socket, beside `write` (client/protocol.py)."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def hang_up(self) -> None:
+        """Ends the connection once the client has read what was written."""
+
+    def address(self) -> tuple[str, int]:
+        """Where the client is."""
+
+
 class Session(Rider):
-    """Sans-IO: the shell (client/protocol.py) passes bytes in and gives `write` and the reading switches."""
+    """Sans-IO: the shell (client/protocol.py) passes bytes in."""
 
     def __init__(
         self,
@@ -117,10 +131,7 @@ class Session(Rider):
         database: Database,
         *,
         write: Callable[[bytes], None],
-        close: Callable[[], None],
-        pause_reading: Callable[[], None],
-        resume_reading: Callable[[], None],
-        address: tuple[str, int],
+        shell: Shell,
         now: float,
     ) -> None:
         self.id = number
@@ -129,10 +140,7 @@ class Session(Rider):
         self.database = database
         self.gate = database.gate
         self.write = write
-        self.close_transport = close
-        self._pause_reading = pause_reading
-        self._resume_reading = resume_reading
-        self.address = address
+        self.shell = shell
         self.requests = Requests(services.limits.message_bytes)
         self.state = _READY
         self.server: ServerConnection | None = None
@@ -236,12 +244,12 @@ class Session(Rider):
     def pause_client(self) -> None:
         if not self.reading_paused:
             self.reading_paused = True
-            self._pause_reading()
+            self.shell.pause_reading()
 
     def resume_client(self) -> None:
         if self.reading_paused:
             self.reading_paused = False
-            self._resume_reading()
+            self.shell.resume_reading()
 
     def client_pause(self) -> None:
         """The client does not read: its server is read no further either."""
@@ -1183,7 +1191,7 @@ class Session(Rider):
     def close(self) -> None:
         """Ends the session from our side."""
         self.end()
-        self.close_transport()
+        self.shell.hang_up()
 
     def end(self) -> None:
         if self.state == _CLOSED:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, cast
 
 from fakes.model_server import ModelServer
+from fakes.shell import FakeShell
 
 from node.auth.verifier import Account, AuthType
 from node.client.parameters import NONE
@@ -175,7 +176,7 @@ class Stage:
         heard = Heard()
         session = Session(
             self._numbered, self.services, Account("me", AuthType.TRUST, ()), self.database, write=heard.extend,
-            close=heard.close, pause_reading=lambda: None, resume_reading=lambda: None, address=("stage", 0), now=0.0,
+            shell=FakeShell(heard.close), now=0.0,
         )  # fmt: skip
         return session, heard
 

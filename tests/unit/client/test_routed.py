@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from fakes.shell import FakeShell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.routing.worlds import CATALOG, FOUR
@@ -60,8 +61,7 @@ def client(shapes: Shapes, **more: Any) -> Any:
         limits=Limits(), node="here",
     )  # fmt: skip
     session = Session(
-        1, services, Account("me", AuthType.TRUST, ()), cast(Any, database), write=_nothing, close=lambda: None,
-        pause_reading=lambda: None, resume_reading=lambda: None, address=("here", 0), now=0.0,
+        1, services, Account("me", AuthType.TRUST, ()), cast(Any, database), write=_nothing, shell=FakeShell(), now=0.0,
     )  # fmt: skip
     session.prepared = prepared
     session.shard = 3

@@ -7,6 +7,7 @@ from typing import cast
 
 from fakes.session_stage import Heard, Stage
 
+from node.catalogs import Catalogs
 from node.client.session import CLOSED, READY, Session
 from node.databases import Databases
 from node.gate import Reason
@@ -22,7 +23,9 @@ class House:
         databases = SimpleNamespace(
             by_user={("me", "stage"): self.stage.database}, gates={"stage": self.stage.database.gate}, pools=[]
         )
-        self.janitor = Counting(self.stage.services, cast(Databases, databases), lambda lag_s: None)
+        self.janitor = Counting(
+            self.stage.services, cast(Databases, databases), cast(Catalogs, None), lambda lag_s: None
+        )
         self.janitor.tick(self.stage.now)
 
     def client(self) -> tuple[Session, Heard]:

@@ -105,8 +105,8 @@ def test_back_pressure_goes_both_ways() -> None:
     switches: list[str] = []
     server.pause_reading = lambda: switches.append("pause server")
     server.resume_reading = lambda: switches.append("resume server")
-    session._pause_reading = lambda: switches.append("pause client")
-    session._resume_reading = lambda: switches.append("resume client")
+    session.shell.pause_reading = lambda: switches.append("pause client")
+    session.shell.resume_reading = lambda: switches.append("resume client")
     session.client_pause()
     session.server_pause()
     session.server_resume()

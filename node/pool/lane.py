@@ -578,6 +578,9 @@ class Lanes:
             if lane.front is None and now - lane.front_since > ABANDONED_S:
                 self.abandon(lane)
         self.trim()
+        open_ones = sum(lane.open for lane in self.active)
+        if open_ones < self.count.allowed and not self.core.idle and any(lane.depth > 1 for lane in self.active):
+            self.pool.grow(now)
         if any(lane.depth > 1 or lane.front is None for lane in self.active):
             self.watch()
 

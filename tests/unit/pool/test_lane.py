@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from node.client.parameters import NONE, parameters
 from node.client.prepared import PreparedStatements
 from node.pool.lane import ABANDONED_S, LOOK_EVERY_S, SLOW_S, Lane
-from node.server.connection import ServerConnection
+from node.server.connection import Lost, ServerConnection
 from node.wire import messages as m
 
 RIDERS = 6
@@ -462,6 +462,23 @@ def test_a_front_is_to_blame_for_last_words_unless_an_operator_is(code: str, end
     scene.finish()
     assert front.ends == [end]
     assert behind.ends == ["answered"]
+
+
+def test_a_pool_grows_to_as_many_connections_as_may_be_lanes() -> None:
+    scene = Scene(size=3, lanes=2)
+    for idle in list(scene.stage.pool.core.idle)[:2]:
+        idle.close(Lost.IDLE_TIMEOUT)
+    scene.stage.keep_house()
+    first, second = scene.riders("a", "b")
+    assert first.lane is second.lane
+    scene.stage.pass_time(LOOK_EVERY_S)
+    assert scene.stage.pool.core.total == 2
+    (third,) = scene.riders("c")
+    assert third.lane is not first.lane
+    scene.stage.pass_time(LOOK_EVERY_S)
+    assert scene.stage.pool.core.total == 2
+    scene.finish()
+    assert first.ends == second.ends == third.ends == ["answered"]
 
 
 def test_a_lane_that_is_never_empty_ends_when_there_are_too_many() -> None:

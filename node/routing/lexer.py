@@ -491,7 +491,13 @@ def _string_end(sql: bytes, i: int, mode: int) -> int:
     n = len(sql)
     while True:
         while i < n and d[i] != 39:
-            i += 2 if mode == 1 and d[i] == 92 else 1
+            if mode == 1 and d[i] == 92:
+                # PostgreSQL judges \u and \U while it scans (digits, surrogates): such a text is left to its parser
+                if i + 1 < n and (d[i + 1] == 117 or d[i + 1] == 85):
+                    return n + 1
+                i += 2
+            else:
+                i += 1
         if i >= n:
             return n + 1
         i += 1

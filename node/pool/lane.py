@@ -219,7 +219,8 @@ class Lane:
             if rider in told:
                 told.remove(rider)
         if not self.pipeline.change_owner(rider, None):
-            for crowd in self.pipeline.all_owners():
+            # the front's place may be gone already, when it is what ends the connection
+            for crowd in (self.front, *self.pipeline.all_owners()):
                 if isinstance(crowd, list) and rider in crowd:
                     crowd.remove(rider)
                     passenger = crowd
@@ -577,6 +578,9 @@ class Lanes:
             if lane.front is None and now - lane.front_since > ABANDONED_S:
                 self.abandon(lane)
         self.trim()
+        open_ones = sum(lane.open for lane in self.active)
+        if open_ones < self.count.allowed and not self.core.idle and any(lane.depth > 1 for lane in self.active):
+            self.pool.grow(now)
         if any(lane.depth > 1 or lane.front is None for lane in self.active):
             self.watch()
 

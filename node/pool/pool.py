@@ -244,6 +244,14 @@ class Pool(Lending):
             self.core.connecting += 1
             self.around.spawn(self._open())
 
+    def grow(self, now: float) -> None:
+        """For lanes: they wait for nothing, so that nobody in the queue asks for the connection they could use."""
+        core = self.core
+        if self.closed or core.paused or now < self._retry_at or core.connecting or core.total >= core.size:
+            return
+        core.connecting += 1
+        self.around.spawn(self._open())
+
     async def _open(self) -> None:
         clock, settings = self.around.clock, self.settings
         started = clock()

@@ -94,6 +94,9 @@ class StagePool(Lending):
         waiter.gone = True
         waiter.borrower.granted(server)
 
+    def grow(self, now: float) -> None:
+        """It has all it may have."""
+
     def check_first(self, server: ServerConnection) -> None:
         raise AssertionError("nothing is cold here")
 

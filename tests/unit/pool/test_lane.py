@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from node.client.parameters import NONE, parameters
 from node.client.prepared import PreparedStatements
 from node.pool.lane import ABANDONED_S, LOOK_EVERY_S, SLOW_S, Lane
-from node.server.connection import ServerConnection
+from node.server.connection import Lost, ServerConnection
 from node.wire import messages as m
 
 RIDERS = 6
@@ -464,6 +464,23 @@ def test_a_front_is_to_blame_for_last_words_unless_an_operator_is(code: str, end
     assert behind.ends == ["answered"]
 
 
+def test_a_pool_grows_to_as_many_connections_as_may_be_lanes() -> None:
+    scene = Scene(size=3, lanes=2)
+    for idle in list(scene.stage.pool.core.idle)[:2]:
+        idle.close(Lost.IDLE_TIMEOUT)
+    scene.stage.keep_house()
+    first, second = scene.riders("a", "b")
+    assert first.lane is second.lane
+    scene.stage.pass_time(LOOK_EVERY_S)
+    assert scene.stage.pool.core.total == 2
+    (third,) = scene.riders("c")
+    assert third.lane is not first.lane
+    scene.stage.pass_time(LOOK_EVERY_S)
+    assert scene.stage.pool.core.total == 2
+    scene.finish()
+    assert first.ends == second.ends == third.ends == ["answered"]
+
+
 def test_a_lane_that_is_never_empty_ends_when_there_are_too_many() -> None:
     scene = Scene(size=3, lanes=3)
     clients = scene.riders(*"abcdef")
@@ -544,6 +561,20 @@ def test_who_leaves_while_others_are_put_off_is_not() -> None:
         assert front.ends == ["lost" if heard else "alone"]
         assert second.ends == ["answered"]
         assert third.ends == ["left"]
+
+
+def test_who_leaves_a_crowd_between_last_words_and_the_end_is_not_put_off() -> None:
+    scene = Scene()
+    clients = [scene.rider(b"SELECT same late") for _ in range(3)]
+    lane = scene.lane(clients[0])
+    scene.stage.turn()
+    scene.model(clients[0]).deliver(1 << 20)
+    assert lane.server.closed_why is not None
+    clients[1].leave()
+    clients[1].take(Unit(b"SELECT next one", "query", None))
+    scene.finish()
+    assert clients[1].ends == ["left", "answered"]
+    assert clients[0].sent_again == clients[2].sent_again > 0
 
 
 def test_a_unit_that_boards_where_another_one_has_just_left_is_sent() -> None:

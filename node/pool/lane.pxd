@@ -35,6 +35,7 @@ cdef class Lane:
     @cython.locals(pipeline=Pipeline, ahead=bytes, counters=PoolCounters)
     cpdef board(self, Rider rider, bytes data, long long count, object prepared, double now)
     cpdef flush(self)
+    cpdef send(self, bytes data)
     cpdef bytes ahead(self, Rider rider, object prepared)
     @cython.locals(pipeline=Pipeline, ended="long long", now=double, took_s=double, size=Py_ssize_t, rider=Rider)
     cpdef from_server(self, ServerConnection server, bytes data)

@@ -6,8 +6,9 @@ who owns which byte of a lane, and what happens when its head is slow, its serve
 A lane is no kind of connection but something that a connection is while units are under way on it: the first unit makes
 it one (`Lanes.choose`), the last reply gives it back to the pool, where whoever waits for a whole connection gets it.
 
-    boarding    the unit is owed in the queue of replies (wire/pipeline.py) with its *rider* as the owner, and its bytes
-                lie in `outbox` until the turn of the event loop ends: one write for all who boarded in that turn
+    boarding    the unit is owed in the queue of replies (wire/pipeline.py) with its *rider* as the owner. While lanes
+                are busy its bytes lie in `outbox` until the turn of the event loop ends: one write for all who boarded
+                in that turn; on a quiet pool they are sent at once
     front       the rider whose unit the server answers now; the others stand behind, in the order of boarding
     crowd       a list of riders in a rider's place: identical units of one turn, sent once, answered to each
     left        None in a rider's place: he is gone, was cancelled or has been sent elsewhere; his bytes are dropped
@@ -158,6 +159,10 @@ class Lane:
             counters.lane_shared += 1
             self.lanes.watch()
         if not self.outbox:
+            if self.depth == 1 and not self.lanes.watching:
+                # nobody stood behind another lately, so that nothing would be gained by waiting for the turn's end
+                self.send(ahead + data if ahead else data)
+                return
             self.lanes.soon(self.flush)
         self.outbox.append(ahead + data if ahead else data)
         if self.lanes.coalesces:
@@ -187,9 +192,11 @@ class Lane:
         self.outbox = []
         if self.turn:
             self.turn.clear()
+        self.send(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+
+    def send(self, data: bytes) -> None:
         server = self.server
         if server.closed_why is None:
-            data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
             server.bytes_sent += len(data)
             server.write(data)
 

@@ -388,6 +388,7 @@ def test_an_answer_to_what_was_not_sent_yet_is_none(size: int) -> None:
         scene.stage.turn()
         answer = b"".join(said.data for said in model.said)
         scene.finish()
+        scene.lanes.watch()  # busy lanes send when the turn ends
         early = scene.rider(b"SELECT early one", how)
         assert early.lane is lane
         lane.server.receive(m.notice("at any time"))

@@ -275,9 +275,51 @@ def test_what_everybody_writes_is_read(
     assert agrees(sql, Values(lex(sql), (value,), (code,), types), WORLDS[name]) != NOWHERE
 
 
+H32 = KEY.hex
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        H32, str(KEY), H32.upper(), "{" + H32 + "}", "-".join(H32[at : at + 4] for at in range(0, 32, 4)),
+        H32[:2] + "-" + H32[2:], H32[:6] + "-" + H32[6:], H32[:31], H32 + "0", H32 + "-", "-" + H32, str(KEY) + " ",
+        H32[:4] + "--" + H32[4:], H32[:8] + "g" + H32[9:], H32[:9] + "g" + H32[10:], "",
+    ],
+)  # fmt: skip
+def test_every_spelling_of_a_uuid(text: str) -> None:
+    world = WORLDS["uuid"]
+    others = [Values(lex(b"SELECT * FROM t WHERE k = '%s'" % key)) for key in common(world.topology)]
+    sql = f"SELECT * FROM t WHERE k = '{text}'".encode()
+    agrees(sql, Values(lex(sql)), world, 0, others)
+    sql = b"SELECT * FROM t WHERE k = $1"
+    others = [Values(lex(sql), (key,)) for key in common(world.topology)]
+    agrees(sql, Values(lex(sql), (text.encode(),)), world, 0, others)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "text"),
+    [
+        *(("char(3)", form, text) for form in NAMES for text in ("ab ", "b  ", "c ")),
+        *(("varchar(3)", form, text) for form in NAMES for text in ("abc ", "abcd", "c  d ")),
+        *(("bigint", form, "5") for form in STATEMENTS),
+        *(("varchar", form, "x") for form in STATEMENTS),
+    ],
+)
+def test_where_there_is_more_to_it(name: str, form: str, text: str) -> None:
+    """Padding, lengths, other conditions, rows and tables: the planners' business."""
+    world = WORLDS[name]
+    texts = [
+        form.format(*[f"'{key}'"] * 2).encode() for key in (text, *(key.decode() for key in common(world.topology)))
+    ]
+    sql, *others = [Values(lex(sql), (b"1", b"2")) for sql in texts]
+    agrees(texts[0], sql, world, 0, others)
+    for other in texts[1:]:
+        agrees(other, Values(lex(other), (b"1", b"2")), world, 0, others)
+
+
 @pytest.mark.parametrize("hints", [Hints(role="primary"), Hints(role="replica"), Hints(shard=1)])
-def test_nothing_is_learned_under_a_hint(hints: Hints) -> None:
-    sql = b"SELECT * FROM t WHERE k = 5"
+@pytest.mark.parametrize("sql", [b"SELECT * FROM t WHERE k = 5", b"INSERT INTO t (k) VALUES (5)"])
+def test_nothing_is_learned_under_a_hint(hints: Hints, sql: bytes) -> None:
     statement, values = prepared(sql, WORLDS["bigint"])
     plan(statement, values, hints, *WORLDS["bigint"])
     point = point_of(statement)

@@ -16,7 +16,7 @@ from node.client.session import CLOSED, SLOW, WAITING, Session
 from node.gate import Reason
 from node.pool.health import FOREVER
 from node.server.connection import State
-from node.stats.counters import SHOWN, totals
+from node.stats.counters import LANE_STATS, SHOWN, totals
 from node.wire.codes import Transaction
 
 if TYPE_CHECKING:
@@ -200,6 +200,10 @@ def _pool_columns(first: str = "id") -> tuple[Column[Pool], ...]:
     return (number, *place) if first else place
 
 
+def _lane_count(name: str) -> Column[Pool]:
+    return Column(name, NUMERIC, lambda n, p: _counted(n, p, name))
+
+
 POOLS: tuple[Column[Pool], ...] = (
     *_pool_columns(),
     Column("cl_waiting", NUMERIC, lambda _, p: p.core.waiting()),
@@ -220,6 +224,11 @@ POOLS: tuple[Column[Pool], ...] = (
     Column("online", BOOL, lambda _, p: not p.closed),
     # users.schema_admin is read, but the catalogue is read as the pool's user: no pool is one
     Column("schema_admin", BOOL, lambda _, p: False),
+    # ours, behind PgDog's
+    Column("lanes", NUMERIC, lambda _, p: 0 if p.lanes is None else len(p.lanes.active)),
+    Column("lanes_allowed", NUMERIC, lambda _, p: 0 if p.lanes is None else p.lanes.count.allowed),
+    Column("lane_riders", NUMERIC, lambda _, p: 0 if p.lanes is None else sum(lane.depth for lane in p.lanes.active)),
+    *(_lane_count(stat.attribute) for stat in LANE_STATS),
 )
 
 
@@ -268,7 +277,7 @@ REPLICATION: tuple[Column[Pool], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class StatsRow:
-    """One pool's figures, read once for its 48 columns."""
+    """One pool's figures, read once for all its columns."""
 
     pool: Pool
     values: dict[str, int | float]
@@ -277,7 +286,7 @@ class StatsRow:
 def _stats(node: Node) -> Iterator[StatsRow]:
     for pool in node.databases.pools:
         source, averages = node.counters(pool)
-        yield StatsRow(pool, {**dict(totals(source)), **dict(averages.values())})
+        yield StatsRow(pool, {**dict(totals(source, (*SHOWN, *LANE_STATS))), **dict(averages.values())})
 
 
 def _of_pool(column: Column[Pool]) -> Column[StatsRow]:
@@ -291,6 +300,7 @@ def _figure(name: str) -> Column[StatsRow]:
 STATISTICS: tuple[Column[StatsRow], ...] = (
     *map(_of_pool, _pool_columns("")),
     *(_figure(f"{prefix}_{stat.name}") for prefix in ("total", "avg") for stat in SHOWN),
+    *(_figure(f"total_{stat.name}") for stat in LANE_STATS),  # ours, behind PgDog's
 )
 
 

@@ -81,9 +81,11 @@ LANE_STATS: tuple[Stat, ...] = tuple(
     for name, text in (
         ("lane_units", "reads that went by a lane"),
         ("lane_shared", "of these, behind another client's"),
+        ("lane_coalesced", "of these, answered with an identical one of another client"),
         ("lane_heavy", "reads that ran alone: their shape was new, slow or wide"),
         ("lane_full", "reads that found no lane with room"),
         ("lane_slow", "lanes cleared behind a slow front"),
+        ("lane_resent_slow", "reads sent again: the one before them was slow, unread or cancelled"),
         ("lane_resent_lost", "reads sent again: their server was lost"),
         ("lane_cancelled", "reads on a lane that were cancelled"),
         ("lane_left", "answers dropped: their client had gone"),

@@ -5,9 +5,21 @@ What each is called in SHOW STATS and in metrics is counters.py's table. Compile
 
 from __future__ import annotations
 
+_NAMES = (
+    "transactions", "transactions_2pc", "queries", "assigned", "bytes_received", "bytes_sent",
+    "transaction_time_s", "idle_transaction_time_s", "query_time_s", "wait_time_s", "parses", "binds",
+    "closes", "errors", "prepared_evictions", "server_errors", "cleaned", "rollbacks",
+    "connect_time_s", "connects", "reads", "writes", "auth_attempts", "rows_inserted",
+    "rows_updated", "rows_deleted", "lane_units", "lane_shared", "lane_coalesced", "lane_heavy",
+    "lane_full", "lane_slow", "lane_resent_slow", "lane_resent_lost", "lane_cancelled", "lane_left",
+    "lane_unread", "force_closed", "out_of_sync", "re_synced",
+)  # fmt: skip
+
 
 class PoolCounters:
     """Times in seconds (`_s`)."""
+
+    __slots__ = _NAMES
 
     transactions: int
     transactions_2pc: int
@@ -66,12 +78,3 @@ class PoolCounters:
 
 
 _ROWS = {b"INSERT": "rows_inserted", b"UPDATE": "rows_updated", b"DELETE": "rows_deleted", b"MERGE": "rows_updated"}
-_NAMES = (
-    "transactions", "transactions_2pc", "queries", "assigned", "bytes_received", "bytes_sent",
-    "transaction_time_s", "idle_transaction_time_s", "query_time_s", "wait_time_s", "parses", "binds",
-    "closes", "errors", "prepared_evictions", "server_errors", "cleaned", "rollbacks",
-    "connect_time_s", "connects", "reads", "writes", "auth_attempts", "rows_inserted",
-    "rows_updated", "rows_deleted", "lane_units", "lane_shared", "lane_coalesced", "lane_heavy",
-    "lane_full", "lane_slow", "lane_resent_slow", "lane_resent_lost", "lane_cancelled", "lane_left",
-    "lane_unread", "force_closed", "out_of_sync", "re_synced",
-)  # fmt: skip

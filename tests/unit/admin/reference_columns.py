@@ -7,6 +7,11 @@ _STATS = (  # noqa: SIM905
     " wait_time server_parse_count bind_count close_count errors cleaned rollbacks connect_time connect_count reads"
     " writes auth_attempts rows_inserted rows_updated rows_deleted"
 ).split()
+# ours, behind PgDog's
+_LANES = (  # noqa: SIM905
+    "lane_units lane_shared lane_coalesced lane_heavy lane_full lane_slow lane_resent_slow lane_resent_lost"
+    " lane_cancelled lane_left lane_unread"
+).split()
 _POOL = "database:text, user:text, addr:text, port:numeric, shard:numeric, role:text"
 _MEMORY = ", ".join(
     f"{name}:numeric"
@@ -27,10 +32,17 @@ COLUMNS = {
     " bytes_sent:numeric, last_sent:text, last_received:text, age:numeric, application_name:text",
     "POOLS": f"id:bigint, {_POOL}, cl_waiting:numeric, sv_idle:numeric, sv_active:numeric, sv_idle_xact:numeric,"
     " sv_total:numeric, maxwait:numeric, maxwait_us:numeric, pool_mode:text, paused:bool, banned:bool, healthy:bool,"
-    " errors:numeric, re_synced:numeric, out_of_sync:numeric, force_closed:numeric, online:bool, schema_admin:bool",
+    " errors:numeric, re_synced:numeric, out_of_sync:numeric, force_closed:numeric, online:bool, schema_admin:bool"
+    + "".join(f", {name}:numeric" for name in ("lanes", "lanes_allowed", "lane_riders", *_LANES)),
     "BANS": f"id:bigint, {_POOL}, ban_reason:text, ban_time_left:numeric",
     "CONFIG": "name:text, value:text",
-    "STATS": ", ".join([_POOL, *(f"{prefix}_{name}:numeric" for prefix in ("total", "avg") for name in _STATS)]),
+    "STATS": ", ".join(
+        [
+            _POOL,
+            *(f"{prefix}_{name}:numeric" for prefix in ("total", "avg") for name in _STATS),
+            *(f"total_{name}:numeric" for name in _LANES),
+        ]
+    ),
     "PEERS": "addr:text, last_seen:text, clients:numeric, node:text, state:text, incarnation:bigint, version:bigint,"
     " digest:text, protocol:text",
     "QUERY_CACHE": "query:text, hits:numeric, direct:numeric, multi:numeric",

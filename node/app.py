@@ -445,8 +445,12 @@ class App:
             return False
         if not secrets.compare_digest(session.secret, secret):
             return True
-        for server in session.cancellable():
-            if server.pool is not None:
+        servers = session.cancellable()
+        for server in servers:
+            server.cancelling += 1  # one that ends before its request is sent goes to nobody until then
+        for server in servers:
+            server.cancelling -= 1
+            if server.pool is not None and server.closed_why is None:
                 try:
                     await server.pool.cancel(server)
                 except Fault as fault:

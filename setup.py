@@ -6,12 +6,21 @@ PGMURMUR_STRIP=off skips the compilation on purpose.
 
 import os
 import runpy
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 MODULES = runpy.run_path("node/strip.py")["STRIP"]
+BUILD = "build/strip"
+
+
+def declarations_changed() -> bool:
+    """Cython does not see every dependency between .pxd files, and a stale layout of a class is a crash."""
+    generated = [path.stat().st_mtime for path in Path(BUILD).rglob("*.c")]
+    declared = [path.stat().st_mtime for path in Path("node").rglob("*.pxd")]
+    return bool(generated) and max(declared) > min(generated)
 
 
 def extensions() -> list[Extension]:
@@ -31,11 +40,12 @@ def extensions() -> list[Extension]:
     ]
     built = cythonize(
         listed,
-        build_dir="build/strip",
+        build_dir=BUILD,
+        force=declarations_changed(),
         compiler_directives={
             "language_level": "3",
-            "boundscheck": False,
-            "wraparound": False,
+            # Indexes of lists and byte strings stay checked, and negative ones work: what walks bytes does so by C
+            # pointers, which that does not slow down.
             "binding": False,
             # Types come from the .pxd alone: an annotation of a Python int must not forbid a C integer.
             "annotation_typing": False,

@@ -22,7 +22,10 @@ from pathlib import Path
 import uvloop
 
 from discovery.member import Address
+from discovery.sockets import advertised_host
 from node.auth.verifier import Authenticator, AuthType
+from node.cancels import SERVICE as CANCEL
+from node.cancels import Cancels
 from node.catalogs import Catalogs
 from node.client import parameters
 from node.client.listener import Listener
@@ -51,6 +54,7 @@ from node.layout import forget, load_layout, read_catalog
 from node.log import configure_logging
 from node.options import (
     NodeOptions,
+    following,
     gossip_address,
     join_address,
     node_name,
@@ -59,7 +63,7 @@ from node.options import (
     state_directory,
 )
 from node.pool.pool import Surroundings
-from node.reception import Welcome, account
+from node.reception import Accounts, Welcome, account
 from node.resolver import Resolver
 from node.server.connect import Target, connect
 from node.server.connection import ServerConnection
@@ -67,19 +71,44 @@ from node.server.protocol import ServerProtocol
 from node.snapshot import Snapshot
 from node.strip import compiled
 from node.tls import ClientTls, ServerTls, TlsVerify, client_tls, server_tls
-from node.wire.startup import CancelRequest
+from node.worker import Prepared, Ready, Worker
+from node.workers import Workers
 from sync.service import StartRefused, Sync
 from sync.settings import SettingsError
 
 log = logging.getLogger("pgmurmur")
+
+# New containers that start a collection of the young, how many of those start one of the middle-aged, and how many of
+# these a full one. Clients come and go without cycles, so there is little to find; but a full collection walks over all
+# clients that are there (0.1 s with 10,000 of them), and with Python's 700, 10, 10 a storm of logins brings five.
+COLLECTOR = (2_000, 5, 100)
 
 # How often other members hear how many clients there are, and pools' averages are looked after.
 TELL_EVERY_S = 0.5
 
 
 def run(options: NodeOptions) -> int:
-    """A node in the foreground; the exit status."""
+    """A node, or as many as --workers says, in the foreground; the exit status."""
+    if options.workers > 1:
+        return Workers(options, prepare, lambda chosen, worker: uvloop.run(App(chosen, worker).main())).run()
     return uvloop.run(App(options).main())
+
+
+def prepare(options: NodeOptions) -> Prepared:
+    """Reads the files and begins to log. Raises ConfigError."""
+    texts = files.read(options.files.config, options.files.users)
+    loaded = texts.parse(os.environ)
+    general = loaded.config.general
+    configure_logging(options.log_level or general.log_level, options.log_format or general.log_format.value)
+    for warning in loaded.warnings:
+        log.warning("config %s", warning)
+    config, generated = files.with_admin_password(loaded.config)
+    if generated is not None:
+        log.warning("admin_password_generated user=%s password=%s", config.admin.user, generated)
+    missing = [name for name, is_compiled in compiled().items() if not is_compiled]
+    if missing:
+        log.warning("interpreted modules=%s hint=%r", ",".join(missing), "install a C compiler and reinstall")
+    return Prepared(texts, config, generated)
 
 
 def _content(path: Path | None) -> bytes | None:
@@ -95,14 +124,17 @@ class Refused(Exception):
 
 
 class App:
-    """One node: one process, one event loop, one member."""
+    """One node: one process, one event loop, one member; with `worker` it is one of several on the same client port."""
 
-    def __init__(self, options: NodeOptions) -> None:
+    def __init__(self, options: NodeOptions, worker: Worker | None = None) -> None:
         self.options = options
+        self.worker = worker
+        self.shift = worker.number - 1 if worker is not None else 0  # of every port but the clients'
         self.boot = secrets.token_bytes(16)
         self.random = random.Random(secrets.randbits(64))
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._signalled = False
         self.hasten = asyncio.Event()
         self.ready = False
         self.status = 0
@@ -128,37 +160,36 @@ class App:
 
     async def _start(self) -> None:
         options = self.options
-        if options.workers > 1:
-            raise Refused("pgmurmur: --workers is not built yet; start several nodes, each with its own port")
-        self.texts = files.read(options.files.config, options.files.users)
-        loaded = self.texts.parse(os.environ)
-        general = loaded.config.general
-        configure_logging(options.log_level or general.log_level, options.log_format or general.log_format.value)
-        for warning in loaded.warnings:
-            log.warning("config %s", warning)
-        config, generated = files.with_admin_password(loaded.config)
-        if generated is not None:
-            log.warning("admin_password_generated user=%s password=%s", config.admin.user, generated)
-        missing = [name for name, is_compiled in compiled().items() if not is_compiled]
-        if missing:
-            log.warning("interpreted modules=%s hint=%r", ",".join(missing), "install a C compiler and reinstall")
+        worker = self.worker
+        prepared = worker.prepared if worker is not None else prepare(options)
+        self.texts, config = prepared.texts, prepared.config
+        general = config.general
+        if worker is not None:
+            configure_logging(
+                options.log_level or general.log_level, options.log_format or general.log_format.value, worker.number
+            )
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
         self.host = options.host or general.host
         self.keys = read_keys(options.key_file or config.discovery.key_file)
         self._build_reception()
+        welcomed = self._welcomed  # bound once, not once per client
         self.listener = Listener(
-            lambda: ClientProtocol(self.reception, self._welcomed),
+            lambda: ClientProtocol(self.reception, welcomed),
             self.host,
             options.port if options.port is not None else general.port,
-            unix_socket_dir=Path(general.unix_socket_dir) if general.unix_socket_dir else None,
+            unix_factory=lambda: ClientProtocol(self.reception, welcomed, local=True),
+            # a UNIX socket cannot be shared by name: the first worker has it
+            unix_socket_dir=Path(general.unix_socket_dir) if general.unix_socket_dir and not self.shift else None,
+            share_port=worker is not None,
             tcp=tcp_options(config),
         )
-        await self.listener.start()
+        if worker is None:
+            await self.listener.start()
         self.node = node_name(options, socket.gethostname(), self.listener.port)
         self._open_state()
         self._build(config)
-        if generated is not None:
+        if prepared.admin_password is not None:
             self.proxy.admin_password = config.admin.password
         await self._join(config)
         await self._start_http(config)
@@ -168,12 +199,26 @@ class App:
         # What start-up made is here to stay: a full collection that walks it all again would stop traffic for long.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECTOR)
         self.ready = self.welcome.accepting = True
         self.tell()
-        gossip = join_address(*self.flock.gossip)
-        http = join_address(*self.http) if self.http is not None else "-"
-        print(f"ready\t{join_address(self.host, self.listener.port)}\t{gossip}\t{http}", flush=True)
-        log.info("ready node=%s addr=%s:%s gossip=%s", self.node, self.host, self.listener.port, gossip)
+        report = self._report()
+        if worker is None:
+            print(report.line, flush=True)
+        elif not await worker.door(report, self.listener.start, self.stop, self.hasten.set):
+            return
+        log.info("ready node=%s addr=%s gossip=%s", self.node, report.client, report.gossip)
+
+    def _report(self) -> Ready:
+        gossip = self.flock.gossip
+        return Ready(
+            client=join_address(self.host, self.listener.port),
+            gossip=join_address(*gossip),
+            http=join_address(*self.http) if self.http is not None else "-",
+            seed=join_address(advertised_host(gossip.host), gossip.port),
+            servers=sum(pool.core.size for pool in self.databases.pools),
+            clients=self.welcome.max_clients,
+        )
 
     def _open_state(self) -> None:
         self.state = state_directory(self.options, self.node, os.environ, root=os.geteuid() == 0)
@@ -186,13 +231,16 @@ class App:
 
     def _build_reception(self) -> None:
         """Before the port is bound: who knocks now is told that the node is starting."""
-        # Members that share a key show a client the same salts, so that none of them looks different.
-        secret = hmac.digest(self.keys.keys[0], b"pgmurmur salts", "sha256") if self.keys else secrets.token_bytes(32)
+        # Members that share a key show a client the same salts, so that none of them looks different. So do workers.
+        if self.keys:
+            secret = hmac.digest(self.keys.keys[0], b"pgmurmur salts", "sha256")
+        else:
+            secret = self.worker.salts if self.worker is not None else secrets.token_bytes(32)
         self.reception = Reception(
             LoginRules(),
             Authenticator(secret, secrets.token_bytes),
-            lambda user, database: account(self.databases.config, user, database),
-            self.cancel,
+            Accounts(lambda: self.databases.config).find,
+            lambda request: self.cancels.request(request),
         )
 
     def _welcomed(self, protocol: ClientProtocol, result: object) -> None:
@@ -231,6 +279,7 @@ class App:
         self.welcome = Welcome(self.services, self.databases, self.node, self.clock, self.spawn)
         self.welcome.accepting = False
         self.janitor = Janitor(self.services, self.databases, self.catalogs, self._lagged)
+        self.welcome.watch = self.janitor.watch
         self.proxy = Proxy(self.databases, self.node, self.boot.hex(), self, os.environ)
 
     async def _join(self, config: Config) -> None:
@@ -240,7 +289,7 @@ class App:
             FlockOptions(
                 name=options.flock or d.flock,
                 gossip=self._gossip(d.gossip),
-                seeds=options.seeds or d.seeds,
+                seeds=(*(options.seeds or d.seeds), *(self.worker.seeds if self.worker is not None else ())),
                 mdns=options.mdns if options.mdns is not None else d.mdns,
                 keys=self.keys,
                 register_url=register_url(
@@ -256,7 +305,8 @@ class App:
         )
         self.sync: Sync = self.flock.build_sync(self.proxy, sync_settings(config))
         self.face = Face(self)
-        self.flock.control.handle("cancel", self._cancel_for_peer)
+        self.cancels = Cancels(self.welcome.by_key, self._control_addresses, self.flock.control.request)
+        self.flock.control.handle(CANCEL, self.cancels.for_peer)
         self.flock.control.handle("schema", self._schema_changed_at_peer)
         self.face.serve_console()
         await self.flock.start()
@@ -270,10 +320,18 @@ class App:
         self.spawn(self.resolver.run())
         self.sync.failed.add_done_callback(self._sync_failed)
 
+    def _control_addresses(self) -> dict[str, str]:
+        """Of the other members that are not known to be gone: as gossip knows them, else as they took their seats."""
+        cell = self.sync.cell
+        seats = {} if cell is None else {name: seat.address for name, seat in cell.roster.seats if name != self.node}
+        known = {**seats, **self.flock.peers()}
+        return {name: address for name, address in known.items() if self.flock.reachable(name) is not False}
+
     def _gossip(self, configured: str | None) -> Address:
         """Without a key only this host is spoken with. An address that others can reach would promise more: refused
         when somebody chose it; when it only follows from the client address, loopback is taken in its place."""
         host, port = gossip_address(self.options, self.host, self.listener.port, configured)
+        port = following(port, self.shift)
         if self.keys or is_loopback(host):
             return Address(host, port)
         if self.options.gossip or configured:
@@ -304,13 +362,17 @@ class App:
             log.error("sync_failed reason=%s", error)
             self.status = 1
             self.hasten.set()
-            self.shutdown()
+            self.stop()
 
     async def _start_http(self, config: Config) -> None:
         general = config.general
-        wanted = split_address(self.options.http) if self.options.http is not None else None
-        metrics = (general.openmetrics_host, general.openmetrics_port) if general.openmetrics_port else None
-        health = ("0.0.0.0", general.healthcheck_port) if general.healthcheck_port else None
+
+        def shifted(host: str, port: int) -> tuple[str, int]:
+            return host, following(port, self.shift)
+
+        wanted = shifted(*split_address(self.options.http)) if self.options.http is not None else None
+        metrics = shifted(general.openmetrics_host, general.openmetrics_port) if general.openmetrics_port else None
+        health = shifted("0.0.0.0", general.healthcheck_port) if general.healthcheck_port else None
         self.listeners = Listeners(self.face.answers(), http=wanted, openmetrics=metrics, healthcheck=health)
         await self.listeners.start()
         self.http = (wanted[0], self.listeners.http_port or 0) if wanted is not None else None
@@ -336,8 +398,15 @@ class App:
 
     def shutdown(self) -> None:
         """SIGTERM, SIGINT, SHUTDOWN; a second one hastens."""
-        if self._stopping.is_set():
+        if self._signalled:
             self.hasten.set()
+        self._signalled = True
+        if self.worker is not None:
+            self.worker.say_stop()  # what is meant for one is meant for all
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """Also the parent's word to its workers, beside a signal that may have come to all: both together are one."""
         self._stopping.set()
 
     # --- configuration -----------------------------------------------------------------------------------------------
@@ -422,40 +491,6 @@ class App:
         opened = await connect(target, protocol_factory=lambda: ServerProtocol(connection), timeout_s=timeout_s)
         connection.pid, connection.secret, connection.tls = opened.pid, opened.secret, opened.tls
         connection.statuses = dict(opened.parameters)
-
-    async def cancel(self, request: CancelRequest) -> None:
-        """Of a client of ours, or of another member's: its key tells whose."""
-        if await self._cancel_here(request.pid, request.secret):
-            return
-        payload = request.pid.to_bytes(4, "big") + request.secret
-        for view in self.flock.members():
-            if not view.me and self.welcome.is_of(view.node, request.pid):
-                try:
-                    await self.flock.control.request(str(view.gossip), "cancel", payload, 5.0, node=view.node)
-                except OSError as error:
-                    log.info("cancel_not_forwarded member=%s reason=%s", view.node, error)
-
-    async def _cancel_for_peer(self, sender: str, payload: bytes) -> bytes:
-        await self._cancel_here(int.from_bytes(payload[:4], "big"), payload[4:])
-        return b""
-
-    async def _cancel_here(self, pid: int, secret: bytes) -> bool:
-        session = self.welcome.by_key.get(pid)
-        if session is None:
-            return False
-        if not secrets.compare_digest(session.secret, secret):
-            return True
-        servers = session.cancellable()
-        for server in servers:
-            server.cancelling += 1  # one that ends before its request is sent goes to nobody until then
-        for server in servers:
-            server.cancelling -= 1
-            if server.pool is not None and server.closed_why is None:
-                try:
-                    await server.pool.cancel(server)
-                except Fault as fault:
-                    log.info("cancel_failed client=%s reason=%s", session.id, fault)
-        return True
 
     def schema_changed(self, database: object) -> None:
         """DDL went through this node: the catalog is read again, here and on every member."""

@@ -219,7 +219,13 @@ def _run_grammar(target: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.text("--register", metavar="URL", help="file:DIR, postgres://... or etcd://..., over [sync]")
     add.flag("--mdns", "find members by multicast (default: on)", negatable=True)
     add.text("--http", metavar="HOST:PORT", read=_address, help="/metrics, /health, /ready and the console")
-    add.text("--workers", metavar="N", read=_positive, default=1, help="members on this host on one client port")
+    add.text(
+        "--workers",
+        metavar="N",
+        read=_positive,
+        default=1,
+        help="members on this host on one client port; limits are per worker",
+    )
     add.text("--log-level", metavar="LEVEL", read=str.lower, choices=_LOG_LEVELS, help="debug, info, warning or error")
     add.text("--log-format", choices=("text", "json"), help="encoding of the log")
     add.flag("--adopt", "take the register's configuration where these files differ from it")

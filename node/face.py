@@ -227,11 +227,12 @@ class Face:
         """This node's files. A missing one counts as empty at start, as in PgDog; it must not empty a running flock."""
         options = self._app.options.files
         texts = files.read(options.config, options.users)
-        if texts.warnings:
+        missing = (*texts.warnings, *texts.unreadable)
+        if missing:
             raise ClientFault(
                 "configuration files cannot be read",
                 sqlstate="58P01",
-                detail="\n".join(map(str, texts.warnings)),
+                detail="\n".join(map(str, missing)),
                 hint="nothing was changed",
             )
         return texts

@@ -7,7 +7,7 @@ value. Nothing here reads the environment or the clock, and nothing slow is impo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 DEFAULT_FLOCK = "default"
@@ -102,6 +102,36 @@ def gossip_address(options: NodeOptions, host: str, port: int, configured: str |
         return split_address(text)
     above = port + GOSSIP_PORT_OFFSET
     return host, above if port and above <= 65_535 else 0 if not port else port - GOSSIP_PORT_OFFSET
+
+
+def following(port: int, shift: int) -> int:
+    """Ports of the second worker and those after it: the next ones. 0, a free one, stays. Raises ValueError."""
+    if port and port + shift > 65_535:
+        raise ValueError(f"there are not so many ports after {port}: worker {shift + 1} would need {port + shift}")
+    return port + shift if port else 0
+
+
+def of_worker(options: NodeOptions, name: str, number: int, port: int) -> NodeOptions:
+    """What worker `number` (from 1) of node `name` is told: a name and folder of its own, and the port of them all."""
+    return replace(
+        options,
+        port=port,
+        node_id=f"{name}-{number}",
+        state_dir=None if options.state_dir is None else str(Path(options.state_dir) / str(number)),
+    )
+
+
+def idle_folders(options: NodeOptions, name: str, environ: Mapping[str, str], *, root: bool) -> list[Path]:
+    """State of nodes that this number of workers does not start: what one of them left prepared on a server when it was
+    killed, only a node with its folder finishes."""
+    alone = state_directory(replace(options, node_id=name), name, environ, root=root)
+    numbered = alone.glob("[0-9]*") if options.state_dir is not None else alone.parent.glob(f"{name}-[0-9]*")
+    found = {} if options.workers == 1 else {0: alone}
+    for folder in numbered:
+        number = folder.name if options.state_dir is not None else folder.name.removeprefix(f"{name}-")
+        if number.isdecimal() and int(number) > (options.workers if options.workers > 1 else 0):
+            found[int(number)] = folder
+    return [found[number] for number in sorted(found) if (found[number] / "decisions").exists()]
 
 
 def node_name(options: NodeOptions, hostname: str, port: int) -> str:

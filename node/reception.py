@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import mmh3
 
 from node.auth.scram import ScramVerifier
 from node.auth.verifier import Account, AuthType
 from node.client import parameters
-from node.client.login import LoginResult, login_success_messages
+from node.client.deadlines import Deadlines
+from node.client.login import Accepted, LoginResult, status_messages
 from node.client.protocol import ClientProtocol
 from node.client.session import Session
 from node.config.resolve import databases_of
 from node.config.schema import Config
 from node.errors import ClientFault, Fault, ServerFault
 from node.pool.checkout import checkout
-from node.routing.hints import setting_hints
+from node.routing.hints import Hints, setting_hints
 from node.wire import messages
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ CLIENT_BITS = 20
 # A client that was told goodbye is read, and what it says dropped, until it hangs up or so long.
 LINGER_S = 1.0
 SECRET_BYTES = 32  # of protocol 3.2; clients of 3.0 get the four bytes they can take
+_PID_BYTES = 4  # of randomness for a process id: more than CLIENT_BITS
+# Welcomes that are kept ready, by user, database and startup parameters; all are dropped when there are more.
+OPENINGS_LIMIT = 1_000
 
 
 def member_tag(node: str) -> int:
@@ -68,11 +72,85 @@ def account(config: Config, user: str, database: str) -> Account | None:
     )
 
 
+class Accounts:
+    """`account` at the price of two look-ups: each is made once per configuration.
+
+    Kept per user of the configuration and database of his, whatever outsiders ask for. A user who exists is answered
+    from here for any database, so that no time is spent on him that a name nobody knows does not take.
+    """
+
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
+        self._made_of: Config | None = None
+        self._accounts: dict[str, dict[str, Account]] = {}  # by user, then database; "": any other database
+
+    def find(self, user: str, database: str) -> Account | None:
+        config = self._config()
+        if config is not self._made_of:
+            self._made_of = config
+            self._accounts = {}
+        if database == config.admin.name:
+            return account(config, user, database)
+        known = self._accounts.get(user)
+        if known is None:
+            elsewhere = account(config, user, "")
+            if elsewhere is None:
+                return None
+            known = self._accounts[user] = {"": elsewhere}
+            for name in config.entries:
+                here = account(config, user, name)
+                if here is not None and here.database_exists and not here.is_admin:
+                    known[name] = here
+        return known.get(database) or known[""]
+
+
+class Opening(NamedTuple):
+    """What clients with equal startup parameters have in common. Shared by their sessions: never change it."""
+
+    known: dict[str, str]  # the server's parameters it was made of
+    startup: dict[str, str]
+    tracked: tuple[str, ...]
+    parameters: parameters.Parameters
+    hints: Hints
+    statuses: bytes  # ParameterStatus messages, all but application_name
+
+
+def opening(asked: Mapping[str, str], known: dict[str, str]) -> Opening:
+    """`asked` without application_name. Raises ClientFault for hints that make no sense."""
+    startup = parameters.from_startup(asked, known)
+    told = {
+        name.encode(): startup.get(name.lower(), value).encode()
+        for name, value in known.items()
+        if name != "application_name"
+    }
+    return Opening(
+        known,
+        startup,
+        tuple(startup),
+        parameters.parameters(startup),
+        setting_hints({**asked, "search_path": ""}),
+        status_messages(told),
+    )
+
+
 class _Deaf:
     """Takes the place of a session that has ended: nothing it is told matters any more."""
 
-    def __init__(self, gone: Callable[[], None]) -> None:
-        self.client_lost = gone
+    __slots__ = ("_linger", "_parting", "_protocol")
+
+    def __init__(self, protocol: ClientProtocol, parting: set[ClientProtocol], linger: Deadlines) -> None:
+        self._protocol = protocol
+        self._parting = parting
+        self._linger = linger
+
+    def client_lost(self) -> None:
+        self._parting.discard(self._protocol)
+        self._linger.discard(self, LINGER_S)
+
+    def expired(self) -> None:
+        """It was told goodbye long enough ago."""
+        if self._protocol.transport is not None:
+            self._protocol.transport.close()
 
     def from_client(self, data: bytes) -> None:
         return
@@ -107,48 +185,55 @@ class Welcome:
         self.log_connections = self.log_disconnections = True
         self.accepting = True
         self.parting: set[ClientProtocol] = set()
+        self.watch: Callable[[Session], None] = lambda session: None  # its time-outs begin
+        self._openings: dict[tuple[str, str, tuple[tuple[str, str], ...]], Opening] = {}
+        # Bound once, not once per session.
+        self._gone = self._closed
+        self._part = self.part
+        self._linger: Deadlines | None = None
 
     def __call__(self, protocol: ClientProtocol, result: LoginResult) -> None:
-        accepted = result.accepted
-        if accepted.account.is_admin:
-            if self.console is not None:
-                self.console(protocol, result)
-            return
-        if not self.accepting:
-            refuse(protocol, ClientFault("the database system is not accepting connections", sqlstate="57P03"))
-            return
-        if len(self._services.sessions) >= self.max_clients:
-            refuse(
-                protocol,
-                ClientFault(
-                    "sorry, too many clients already",
-                    sqlstate="53300",
-                    detail=f"max_client_conn is {self.max_clients}.",
-                    severity="FATAL",
-                ),
-            )
-            return
-        if accepted.replication not in ("", "false", "off", "no", "0"):
-            refuse(
-                protocol,
-                ClientFault(
-                    "replication connections are not supported",
-                    sqlstate="0A000",
-                    hint="connect to the PostgreSQL server itself",
-                    severity="FATAL",
-                ),
-            )
-            return
+        """The greeting is still to be written: with the welcome, or before anything else."""
         try:
-            database = self._databases.find(accepted.user, accepted.database)
+            database = self._door(protocol, result)
         except Fault as fault:
+            result.transport.write(result.accepted.greeting)
             refuse(protocol, fault)
+            return
+        if database is None:
             return
         known = database.server_parameters()
         if known:
-            self._admit(protocol, result, database, known)
+            self._admit(protocol, result, database, known, result.accepted.greeting)
         else:
+            result.transport.write(result.accepted.greeting)
             self._spawn(self._learn_first(protocol, result, database))
+
+    def _door(self, protocol: ClientProtocol, result: LoginResult) -> Database | None:
+        """Whose guest it is; None: the console's. Raises Fault when it cannot be let in."""
+        accepted = result.accepted
+        if accepted.account.is_admin:
+            result.transport.write(accepted.greeting)
+            if self.console is not None:
+                self.console(protocol, result)
+            return None
+        if not self.accepting:
+            raise ClientFault("the database system is not accepting connections", sqlstate="57P03")
+        if len(self._services.sessions) >= self.max_clients:
+            raise ClientFault(
+                "sorry, too many clients already",
+                sqlstate="53300",
+                detail=f"max_client_conn is {self.max_clients}.",
+                severity="FATAL",
+            )
+        if accepted.replication not in ("", "false", "off", "no", "0"):
+            raise ClientFault(
+                "replication connections are not supported",
+                sqlstate="0A000",
+                hint="connect to the PostgreSQL server itself",
+                severity="FATAL",
+            )
+        return self._databases.find(accepted.user, accepted.database)
 
     async def _learn_first(self, protocol: ClientProtocol, result: LoginResult, database: Database) -> None:
         """The first client of a database waits for its first server connection, whose parameters it is told."""
@@ -160,60 +245,76 @@ class Welcome:
             refuse(protocol, fault)
             return
         if protocol.transport is not None and not protocol.transport.is_closing():
-            self._admit(protocol, result, database, database.server_parameters())
+            self._admit(protocol, result, database, database.server_parameters(), b"")
 
-    def _admit(self, protocol: ClientProtocol, result: LoginResult, database: Database, known: dict[str, str]) -> None:
+    def _admit(
+        self,
+        protocol: ClientProtocol,
+        result: LoginResult,
+        database: Database,
+        known: dict[str, str],
+        greeting: bytes,
+    ) -> None:
         accepted, transport = result.accepted, result.transport
+        try:
+            found = self._opening(accepted, known)
+        except Fault as fault:
+            transport.write(greeting)
+            refuse(protocol, fault)
+            return
         self._numbered += 1
         number = self._numbered
-        peer = transport.get_extra_info("peername")
         session = Session(
             number,
             self._services,
             accepted.account,
             database,
             write=transport.write,
-            close=lambda: self.part(protocol),
-            pause_reading=transport.pause_reading,
-            resume_reading=transport.resume_reading,
-            address=(str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else ("unix", 0),
+            shell=protocol,
             now=self._clock(),
         )
-        asked = dict(accepted.parameters)
-        session.application_name = asked.get("application_name", "")
-        session.startup = parameters.from_startup(asked, known)
-        session.tracked = tuple(session.startup)
-        session.parameters = parameters.parameters(session.startup)
-        session.hints = setting_hints({**asked, "search_path": ""})
-        session.pid = self._key()
-        session.secret = secrets.token_bytes(SECRET_BYTES if accepted.minor >= 2 else 4)
-        session.on_closed = self._closed
+        name = session.application_name = accepted.parameters.get("application_name", "")
+        _, session.startup, session.tracked, session.parameters, session.hints, statuses = found
+        pid, secret = session.pid, session.secret = self._key(SECRET_BYTES if accepted.minor >= 2 else 4)
+        session.on_closed = self._gone
+        protocol.part = self._part
         self._services.sessions[number] = session
-        self.by_key[session.pid] = session
-        told = {name: value for name, value in known.items() if name != "application_name"}
-        told["application_name"] = session.application_name
-        for name in list(told):
-            low = name.lower()
-            if low in session.startup:
-                told[name] = session.startup[low]
-        session.write(
-            login_success_messages(
-                {name.encode(): value.encode() for name, value in told.items()}, session.pid, session.secret
+        self.by_key[pid] = session
+        transport.write(
+            b"".join(
+                (
+                    greeting,
+                    statuses,
+                    messages.parameter_status(b"application_name", name.encode()),
+                    messages.backend_key_data(pid, secret),
+                    messages.READY_IDLE,
+                )
             )
         )
+        self.watch(session)
         if self.log_connections:
             log.info(
                 "client_connected client=%s user=%s database=%s addr=%s:%s",
                 number,
                 accepted.user,
                 accepted.database,
-                *session.address,
+                *protocol.address(),
             )
         protocol.take(session)
 
-    def is_of(self, node: str, pid: int) -> bool:
-        """Could this cancel key be one of that member's clients?"""
-        return pid >> CLIENT_BITS == member_tag(node)
+    def _opening(self, accepted: Accepted, known: dict[str, str]) -> Opening:
+        asked = accepted.parameters
+        items = tuple(asked.items())
+        if "application_name" in asked:
+            items = tuple([item for item in items if item[0] != "application_name"])
+        key = (accepted.user, accepted.database, items)
+        found = self._openings.get(key)
+        if found is None or found.known != known:
+            found = opening(dict(items), known)
+            if len(self._openings) >= OPENINGS_LIMIT:
+                self._openings.clear()
+            self._openings[key] = found
+        return found
 
     def part(self, protocol: ClientProtocol) -> None:
         """Hangs up so that the client can read our last words. A socket that is closed while bytes of the client wait
@@ -221,18 +322,24 @@ class Welcome:
         transport = protocol.transport
         if transport is None or transport.is_closing():
             return
+        if self._linger is None:
+            loop = asyncio.get_running_loop()
+            self._linger = Deadlines(loop.call_later, loop.time)
         self.parting.add(protocol)
-        protocol.receiver = _Deaf(lambda: self.parting.discard(protocol))
+        protocol.receiver = deaf = _Deaf(protocol, self.parting, self._linger)
+        self._linger.add(deaf, LINGER_S)
         transport.resume_reading()
         if transport.can_write_eof():
             transport.write_eof()
-        asyncio.get_running_loop().call_later(LINGER_S, transport.close)
 
-    def _key(self) -> int:
+    def _key(self, secret_bytes: int) -> tuple[int, bytes]:
+        """A cancel key that nobody has."""
         while True:
-            pid = self._tag << CLIENT_BITS | secrets.randbelow((1 << CLIENT_BITS) - 1) + 1
-            if pid not in self.by_key:
-                return pid
+            chance = os.urandom(_PID_BYTES + secret_bytes)
+            number = int.from_bytes(chance[:_PID_BYTES], "big") & ((1 << CLIENT_BITS) - 1)
+            pid = self._tag << CLIENT_BITS | number
+            if number and pid not in self.by_key:
+                return pid, chance[_PID_BYTES:]
 
     def _closed(self, session: Session) -> None:
         self._services.sessions.pop(session.id, None)

@@ -17,13 +17,14 @@ from node.config.limits import LIMITS
 from node.config.problems import ConfigError, meant
 from node.errors import ClientFault
 from node.options import RouteOptions
+from node.routing.cache import StatementCache
 from node.routing.file_catalog import FileCatalog
 from node.routing.hints import SETTINGS, comment_hints, setting_hints
 from node.routing.lexer import lex
 from node.routing.offline import outcome_of, shards_text
 from node.routing.outcome import NeedLookup, Outcome, Plan, Refusal
 from node.routing.sharing import described, why_alone
-from node.routing.statement import Kind, Statement, StatementCache
+from node.routing.statement import Kind, Statement
 from node.routing.topology import Topology
 from node.snapshot import snapshot
 

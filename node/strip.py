@@ -18,8 +18,13 @@ STRIP = (
     "node.client.weight",
     "node.client.services",
     "node.client.session",
+    "node.wire.batch",
     "node.routing.hashing",
     "node.routing.lexer",
+    "node.routing.point",
+    "node.routing.cache",
+    "node.client.shape",
+    "node.client.routed",
     "node.gather.merge",
     "node.gather.copy",
 )

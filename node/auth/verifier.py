@@ -5,7 +5,7 @@ not: a name that is guessed twice gets the same salt twice, one salt serves all 
 runs once per user and password, not once per login. Give every member of a flock the same secret and a client may
 reuse its keys with any of them.
 
-What remains measurable: the first proof of a user whose keys are not derived yet costs 1.5 ms more (call `warm` with
+What remains measurable: the first login of a user whose keys are not derived yet takes 1.5 ms more (call `warm` with
 new accounts), and a `password_hash` made with other iterations than ours shows them.
 """
 
@@ -14,19 +14,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hmac import digest
 
 from node.auth.conversation import Conversation, Done, violated
 from node.auth.md5 import MD5_SALT_BYTES, Md5Server
 from node.auth.plain import PassthroughServer, PlainServer
 from node.auth.scram import (
     DEFAULT_ITERATIONS,
+    KEY_BYTES,
     NONCE_BYTES,
     SALT_BYTES,
     KeyCache,
     Keys,
     ScramServer,
     ScramVerifier,
+    half_done,
     nonce_of,
 )
 
@@ -69,6 +70,9 @@ class Authenticator:
         self._secret = secret
         self._token = token
         self._iterations = iterations
+        # What a proof is held against where there is no password. Nobody can make a proof for a stored key that is not
+        # a hash of anything known, and no proof that fails tells anything about it: one serves all such users.
+        self._nobody = [Keys(token(KEY_BYTES), token(KEY_BYTES))]
         self.cache = cache if cache is not None else KeyCache()
 
     def converse(
@@ -87,11 +91,10 @@ class Authenticator:
             return Done(b"", "trust")
         passwords = tuple(filter(None, account.passwords)) if account is not None else ()
         verifier = account.verifier if account is not None else None
-        decoy = self._token(SALT_BYTES)
         if method is AuthType.PLAIN:
-            return PlainServer(user, passwords, verifier, decoy=decoy)
+            return PlainServer(user, passwords, verifier, decoy=self._token(SALT_BYTES))
         if method is AuthType.MD5 and verifier is None:  # a SCRAM verifier cannot be checked by MD5
-            return Md5Server(user, passwords, salt=self._token(MD5_SALT_BYTES), decoy=decoy)
+            return Md5Server(user, passwords, salt=self._token(MD5_SALT_BYTES), decoy=self._token(SALT_BYTES))
         return self._scram(user, passwords, verifier, binding)
 
     def _scram(
@@ -103,8 +106,7 @@ class Authenticator:
             known = [self.cache.get(password, salt, iterations).keys for password in passwords]
             if verifier is not None:
                 known.append(verifier.keys)
-            # Nobody can make a proof for a stored key that is not a hash of anything known.
-            return known or [Keys(self._token(32), self._token(32))]
+            return known or self._nobody
 
         nonce = nonce_of(self._token(NONCE_BYTES))
         return ScramServer(user, keys, salt=salt, iterations=iterations, nonce=nonce, binding=binding)
@@ -113,14 +115,14 @@ class Authenticator:
         if verifier is not None:
             return verifier.salt, verifier.iterations
         name = user.encode("utf-8", "surrogateescape")
-        return digest(self._secret, b"salt of " + name, "sha256")[:SALT_BYTES], self._iterations
+        return half_done(self._secret)(b"salt of " + name)[:SALT_BYTES], self._iterations
 
     def to_derive(self, accounts: Iterable[Account]) -> list[tuple[str, bytes, int]]:
         """Arguments of `scram.derive` for all SCRAM passwords that are not in the cache yet."""
         wanted: dict[tuple[str, bytes, int], None] = {}
         for account in accounts:
             salt, iterations = self._parameters(account.user, account.verifier)
-            scram = account.auth_type is AuthType.SCRAM or account.verifier is not None
+            scram = not account.passthrough and (account.auth_type is AuthType.SCRAM or account.verifier is not None)
             for password in account.passwords if scram else ():
                 if password and not self.cache.holds(password, salt, iterations):
                     wanted[password, salt, iterations] = None

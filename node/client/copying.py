@@ -80,6 +80,7 @@ def copy_format(program: CopyProgram, server_version: int, encoding: str) -> Cop
         force_not_null=listed("force_not_null"),
         encoding=options.get("encoding", encoding),
         end_marker=None if kind != copy_core.CSV else server_version < 180000,
+        marker_alone=server_version >= 180000,
     )
 
 

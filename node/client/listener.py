@@ -31,8 +31,29 @@ class ListenFault(OSError):
     """An address that cannot be listened on; the text names it."""
 
 
+def addresses(hosts: str, port: int) -> Sequence[tuple[socket.AddressFamily, str]]:
+    """Every address behind `hosts` (see `Listener`), in order, each once. May wait for DNS. Raises ListenFault."""
+    found: dict[tuple[socket.AddressFamily, str], None] = {}
+    for name in hosts.split(","):
+        host = name.strip()
+        if host == "*":
+            found[socket.AF_INET, "0.0.0.0"] = None
+            if socket.has_ipv6 and _has_ipv6():
+                found[socket.AF_INET6, "::"] = None
+            continue
+        try:
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            raise ListenFault(f'could not translate host name "{host}" to an address: {error.strerror}') from None
+        for family, _, _, _, address in infos:
+            found[family, str(address[0])] = None
+    return list(found)
+
+
 class Listener:
     """`host` is a name, an address, a comma-separated list of them, or `*` for every address; port 0 picks one port.
+
+    `unix_factory` makes the protocols of clients that come by the UNIX socket, when they differ.
 
     With `share_port` (workers > 1) other members may listen on the same port and the kernel spreads the clients; only
     the first of them gets the UNIX socket.
@@ -44,6 +65,7 @@ class Listener:
         host: str,
         port: int,
         *,
+        unix_factory: Callable[[], asyncio.Protocol] | None = None,
         unix_socket_dir: Path | None = None,
         unix_socket_mode: int = 0o777,
         share_port: bool = False,
@@ -51,6 +73,7 @@ class Listener:
         backlog: int = BACKLOG,
     ) -> None:
         self._factory = factory
+        self._unix_factory = unix_factory or factory
         self._host = host
         self._port = port
         self._unix_socket_dir = unix_socket_dir
@@ -75,7 +98,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         bound: list[socket.socket] = []
         try:
-            for family, address in await self._addresses():
+            for family, address in await asyncio.to_thread(addresses, self._host, self._port):
                 bound.append(self._bind(family, address))
             if self._unix_socket_dir is not None:
                 self._unix = self._bind_unix(self._unix_socket_dir)
@@ -83,7 +106,7 @@ class Listener:
                 self._servers.append(await loop.create_server(self._factory, sock=listening, backlog=self._backlog))
             if self._unix is not None:
                 self._servers.append(
-                    await loop.create_unix_server(self._factory, sock=self._unix.socket, backlog=self._backlog)
+                    await loop.create_unix_server(self._unix_factory, sock=self._unix.socket, backlog=self._backlog)
                 )
         except BaseException:
             for listening in bound:
@@ -105,25 +128,6 @@ class Listener:
         await asyncio.sleep(0)  # closing a listening socket takes the loop one turn
 
     # -- inside --------------------------------------------------------------------------------------------------
-
-    async def _addresses(self) -> Sequence[tuple[socket.AddressFamily, str]]:
-        """Every address behind `host`, in order, each once."""
-        found: dict[tuple[socket.AddressFamily, str], None] = {}
-        loop = asyncio.get_running_loop()
-        for name in self._host.split(","):
-            host = name.strip()
-            if host == "*":
-                found[socket.AF_INET, "0.0.0.0"] = None
-                if socket.has_ipv6 and _has_ipv6():
-                    found[socket.AF_INET6, "::"] = None
-                continue
-            try:
-                infos = await loop.getaddrinfo(host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            except OSError as error:
-                raise ListenFault(f'could not translate host name "{host}" to an address: {error.strerror}') from None
-            for family, _, _, _, address in infos:
-                found[family, str(address[0])] = None
-        return list(found)
 
     def _bind(self, family: socket.AddressFamily, address: str) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)

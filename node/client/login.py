@@ -3,7 +3,7 @@
     STARTUP ──SSLRequest or ClientHello──▸ TLS ──handshake done──▸ STARTUP
        │ GSSENCRequest, or SSLRequest without a certificate: answered N, stays
        │ CancelRequest ──▸ OVER (performed, then closed)
-       └─StartupMessage──▸ ANSWER ──p…──▸ [CHECKING, passthrough only] ──▸ OVER (accepted)
+       └─StartupMessage──▸ [DERIVING] ──▸ ANSWER ──p…──▸ [CHECKING, passthrough only] ──▸ OVER (accepted)
     any of them ──fault, timeout, connection lost──▸ OVER
 
 `Entrance` is the machine, without I/O: bytes in, calls out. `Login` is its shell: transport, TLS upgrade, timer. The
@@ -21,12 +21,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from node.auth.conversation import Conversation, Done, rejected, violated
 from node.auth.scram import derive
 from node.auth.verifier import Account, Authenticator, AuthType
+from node.client.deadlines import Deadlines
 from node.errors import Bug, ClientFault, Fault
 from node.tls import ServerTls, accept_tls, peer_identities
 from node.wire import messages
@@ -50,6 +51,8 @@ CANCEL_TIMEOUT_S = 10.0
 Find = Callable[[str, str], Account | None]
 PasswordCheck = Callable[[Account, str, str], Awaitable[bool]]
 """(account, database, password) → does a server accept it? A ServerFault is shown to the client."""
+Wanted = tuple[str, bytes, int]
+"""Arguments of `scram.derive`: password, salt, iterations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,11 @@ class LoginRules:
     passthrough_without_tls: bool = False  # passthrough_auth = enabled_plain
 
 
+def _deadlines() -> Deadlines:
+    loop = asyncio.get_running_loop()
+    return Deadlines(loop.call_later, loop.time)
+
+
 @dataclass(slots=True)
 class Reception:
     """What every login of a listener shares. `rules` may be replaced at any time: it counts for new connections."""
@@ -72,13 +80,29 @@ class Reception:
     find: Find
     cancel: Callable[[CancelRequest], Awaitable[None]]
     check_password: PasswordCheck | None = None  # None: passthrough always fails
+    deadlines: Deadlines = field(default_factory=_deadlines)
+    _deriving: dict[Wanted, asyncio.Future[None]] = field(default_factory=dict)
 
     async def warm(self, accounts: list[Account]) -> None:
         """Derives the SCRAM keys of these accounts beside the event loop, 1.5 ms of a thread each."""
-        loop = asyncio.get_running_loop()
         for wanted in self.authenticator.to_derive(accounts):
-            derived = await loop.run_in_executor(None, derive, *wanted)
-            self.authenticator.cache.put(*wanted, derived)
+            await self.derived(wanted)
+
+    async def derived(self, wanted: Wanted) -> None:
+        """These keys are in the cache. Whoever wants the same ones meanwhile waits for the same thread."""
+        if self.authenticator.cache.holds(*wanted):
+            return
+        running = self._deriving.get(wanted)
+        if running is None:
+            running = self._deriving[wanted] = asyncio.ensure_future(self._derive(wanted))
+        await asyncio.shield(running)
+
+    async def _derive(self, wanted: Wanted) -> None:
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(None, derive, *wanted)
+            self.authenticator.cache.put(*wanted, found)
+        finally:
+            del self._deriving[wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +120,7 @@ class Accepted:
     account: Account
     user: str
     database: str
-    parameters: Mapping[str, str]  # startup parameters and `options`, without user, database, replication
+    parameters: Mapping[str, str]  # startup parameters and `options`, without user, database, replication; shared
     replication: str
     minor: int  # of protocol 3, the one both sides speak
     method: str
@@ -112,31 +136,48 @@ class LoginResult:
     transport: asyncio.Transport  # another one than at the start when TLS came between
 
 
+def status_messages(parameters: Mapping[bytes, bytes]) -> bytes:
+    return b"".join([messages.parameter_status(name, value) for name, value in parameters.items()])
+
+
 def login_success_messages(parameters: Mapping[bytes, bytes], pid: int, secret: bytes) -> bytes:
     """What follows AuthenticationOk; `secret` longer than 4 bytes only for protocol 3.2."""
-    statuses = [messages.parameter_status(name, value) for name, value in parameters.items()]
-    return b"".join((*statuses, messages.backend_key_data(pid, secret), messages.READY_IDLE))
-
-
-def text_of(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
+    return status_messages(parameters) + messages.backend_key_data(pid, secret) + messages.READY_IDLE
 
 
 class _State(Enum):
     STARTUP = auto()
     TLS = auto()
+    DERIVING = auto()
     ANSWER = auto()
     CHECKING = auto()
     OVER = auto()
 
 
 class Entrance:
-    """The login of one client without its I/O. The five callables are all it can do to the world.
+    """The login of one client without its I/O. The callables are all it can do to the world.
 
     `upgrade(already_read)` starts a TLS handshake, answered by `secured`; `check(account, database, password)` asks a
-    server, answered by `checked`; `accept`, `cancel` and `refuse` end it, each at most once and only one of them.
-    Who is accepted has not been told yet: `greeting` does that.
+    server, answered by `checked`; `derive(account)`, when given, brings the keys of an account that logs in for the
+    first time into the cache and holds up nobody else, answered by `derived`; `accept`, `cancel` and `refuse` end it,
+    each at most once and only one of them. Who is accepted has not been told yet: `greeting` does that.
     """
+
+    __slots__ = (
+        *(
+            "_accept",
+            "_account",
+            "_asked",
+            "_authenticator",
+            "_buffer",
+            "_cancel",
+            "_check",
+            "_conversation",
+            "_derive",
+        ),
+        *("_find", "_local", "_password", "_refuse", "_rules", "_startup", "_state", "_tls", "_upgrade", "_write"),
+        *("database", "user"),
+    )
 
     def __init__(
         self,
@@ -151,7 +192,9 @@ class Entrance:
         accept: Callable[[Accepted], None],
         cancel: Callable[[CancelRequest], None],
         refuse: Callable[[ClientFault], None],
+        derive: Callable[[Account], None] | None = None,
     ) -> None:
+        self._derive = derive
         self._rules = rules
         self._authenticator = authenticator
         self._find = find
@@ -163,8 +206,8 @@ class Entrance:
         self._cancel = cancel
         self._refuse = refuse
         self._state = _State.STARTUP
-        self._buffer = bytearray()
-        self._asked: set[Encryption] = set()
+        self._buffer = b""
+        self._asked: tuple[Encryption, ...] = ()
         self._tls: TlsInfo | None = None
         self._startup: Startup | None = None
         self._account: Account | None = None
@@ -186,7 +229,7 @@ class Entrance:
         """Takes what the client sent. Every ClientFault ends in `refuse`."""
         if self._state is _State.OVER:
             return
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else data
         self._advance()
 
     def secured(self, info: TlsInfo) -> None:
@@ -199,11 +242,23 @@ class Entrance:
         else:
             self._advance()
 
+    def derived(self) -> None:
+        """The account's keys are in the cache."""
+        if self._state is _State.DERIVING:
+            try:
+                self._ask()
+                self._consume()
+            except Fault as fault:
+                self.fail(fault)
+
     def checked(self, accepted: bool) -> None:
         """The server's word on a passthrough password."""
         if self._state is _State.CHECKING:
             if accepted:
-                self._guarded(lambda: self._authenticated("passthrough", b""))
+                try:
+                    self._authenticated("passthrough", b"")
+                except Fault as fault:
+                    self.fail(fault)
             else:
                 self.fail(rejected(self.user))
 
@@ -212,7 +267,7 @@ class Entrance:
         if self._state is _State.OVER:
             return
         self._state = _State.OVER
-        self._buffer.clear()
+        self._buffer = b""
         if not isinstance(fault, ClientFault) or fault.severity != "FATAL":
             fault = ClientFault(
                 fault.message, sqlstate=fault.sqlstate, detail=fault.detail, hint=fault.hint, severity="FATAL"
@@ -221,14 +276,11 @@ class Entrance:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _guarded(self, step: Callable[[], object]) -> None:
+    def _advance(self) -> None:
         try:
-            step()
+            self._consume()
         except Fault as fault:
             self.fail(fault)
-
-    def _advance(self) -> None:
-        self._guarded(self._consume)
 
     def _consume(self) -> None:
         while True:
@@ -236,7 +288,7 @@ class Entrance:
                 read = read_request(self._buffer)
                 if read is None:
                     return
-                del self._buffer[: read.consumed]
+                self._buffer = self._buffer[read.consumed :]
                 self._requested(read.request)
             elif self._state is _State.ANSWER:
                 body = self._answer()
@@ -264,13 +316,13 @@ class Entrance:
                 f"{request.value} came where a startup packet was expected",
                 sqlstate="0A000",
             )
-        self._asked.add(request)
+        self._asked += (request,)
         possible = self._rules.tls is not None and not self._local and request is not Encryption.GSS
         if direct:
             if not possible:
                 raise violated("received direct SSL connection request without SSL support")
-            already_read = bytes(self._buffer)
-            self._buffer.clear()
+            already_read = self._buffer
+            self._buffer = b""
             self._state = _State.TLS
             self._upgrade(already_read)
             return
@@ -290,7 +342,7 @@ class Entrance:
 
     def _begin(self, startup: Startup) -> None:
         rules = self._rules
-        self.user, self.database = text_of(startup.user), text_of(startup.database)
+        self.user, self.database, _, _ = startup.introduction
         self._startup = startup
         if rules.tls_required and self._tls is None and not self._local:
             raise violated("only TLS connections are allowed", sqlstate="08004")
@@ -303,8 +355,16 @@ class Entrance:
             return
         if account is not None and account.passthrough and not self._private and not rules.passthrough_without_tls:
             raise violated("passthrough authentication needs a TLS connection", sqlstate="28000")
+        if account is not None and self._derive is not None and self._authenticator.to_derive((account,)):
+            self._state = _State.DERIVING
+            self._derive(account)
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        rules = self._rules
         binding = rules.tls.binding if rules.tls is not None and self._tls is not None else None
-        start = self._authenticator.converse(self.user, account, rules.auth_type, binding=binding)
+        start = self._authenticator.converse(self.user, self._account, rules.auth_type, binding=binding)
         if isinstance(start, Done):
             self._authenticated(start.method, start.reply)
             return
@@ -349,9 +409,8 @@ class Entrance:
             raise violated("invalid message length")
         if len(buffer) < length + 1:
             return None
-        body = bytes(buffer[HEADER_BYTES : length + 1])
-        del buffer[: length + 1]
-        return body
+        self._buffer = buffer[length + 1 :]
+        return buffer[HEADER_BYTES : length + 1]
 
     def _answered(self, body: bytes) -> None:
         conversation, account = self._conversation, self._account
@@ -375,16 +434,16 @@ class Entrance:
         if not account.database_exists:
             self._write(greeting)
             raise violated(f'database "{self.database}" does not exist', sqlstate="3D000")
-        surplus = bytes(self._buffer)
-        self._buffer.clear()
+        surplus = self._buffer
+        self._buffer = b""
         self._state = _State.OVER
         self._accept(
             Accepted(
                 account=account,
                 user=self.user,
                 database=self.database,
-                parameters={text_of(name): text_of(value) for name, value in startup.settings.items()},
-                replication=text_of(startup.replication),
+                parameters=startup.introduction.parameters,
+                replication=startup.introduction.replication,
                 minor=startup.spoken_minor,
                 method=method,
                 tls=self._tls,
@@ -400,8 +459,11 @@ class Login:
 
     `done` is called at most once, and never after `lost`. A refused client is answered and closed here. With
     `hold_greeting` whoever is `done` writes `accepted.greeting` before anything else, best in one piece with
-    `login_success_messages`: uvloop makes a system call of every write.
+    `login_success_messages`: uvloop makes a system call of every write. `local` says whether the client came by a UNIX
+    socket; None asks the transport, which makes an object that stays with it.
     """
+
+    __slots__ = (*("_done", "_entrance", "_hold_greeting", "_protocol", "_reception", "_rules", "_task", "_transport"),)
 
     def __init__(
         self,
@@ -411,6 +473,7 @@ class Login:
         done: Callable[[LoginResult], None],
         *,
         hold_greeting: bool = False,
+        local: bool | None = None,
     ) -> None:
         self._protocol = protocol
         self._transport = transport
@@ -420,46 +483,59 @@ class Login:
         self._task: asyncio.Task[None] | None = None
         rules = reception.rules
         self._rules = rules
-        connection = transport.get_extra_info("socket")
-        self._entrance = Entrance(
+        if local is None:
+            connection = transport.get_extra_info("socket")
+            local = connection is not None and connection.family == socket.AF_UNIX
+        self._entrance: Entrance | None = Entrance(
             rules,
             reception.authenticator,
             reception.find,
-            local=connection is not None and connection.family == socket.AF_UNIX,
+            local=local,
             write=self._write,
-            upgrade=lambda already_read: self._start(self._shake_hands(already_read)),
-            check=lambda *asked: self._start(self._ask_server(*asked)),
+            upgrade=self._upgrade,
+            check=self._check,
             accept=self._accept,
-            cancel=lambda request: self._start(self._cancel(request)),
+            cancel=self._pass_on,
             refuse=self._refuse,
+            derive=self._derive,
         )
-        self._timer = asyncio.get_running_loop().call_later(rules.timeout_s, self._timed_out)
+        reception.deadlines.add(self, rules.timeout_s)
 
     def receive(self, data: bytes) -> None:
-        self._entrance.receive(data)
+        if self._entrance is not None:
+            self._entrance.receive(data)
 
     def lost(self) -> None:
         """The connection is gone: stops everything, calls nobody."""
-        self._timer.cancel()
+        self._over()
         if self._task is not None:
             self._task.cancel()
         self._done = _nobody
 
     def refuse(self, fault: ClientFault) -> None:
         """Ends the login from outside: shutdown, too many clients. The client reads the fault."""
-        if self._entrance.shaking_hands:
-            self._timer.cancel()
+        entrance = self._entrance
+        if entrance is None:
+            return
+        if entrance.shaking_hands:
+            self._over()
             self._transport.abort()
         else:
-            self._entrance.fail(fault)
+            entrance.fail(fault)
 
     # -- the entrance's hands ------------------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> None:
         self._transport.write(data)
 
+    def _over(self) -> None:
+        """No time-out any more. Letting go of the entrance, which holds our hands, leaves nothing behind that only the
+        garbage collector could find: at a thousand logins per second that would be most of its work."""
+        self._reception.deadlines.discard(self, self._rules.timeout_s)
+        self._entrance = None
+
     def _accept(self, accepted: Accepted) -> None:
-        self._timer.cancel()
+        self._over()
         if self._transport.is_closing():
             return
         if self._task is not None:  # passthrough: nothing was read while the server was asked
@@ -469,13 +545,13 @@ class Login:
         self._done(LoginResult(accepted, self._transport))
 
     def _refuse(self, fault: ClientFault) -> None:
-        self._timer.cancel()
         entrance = self._entrance
+        self._over()
         log.info(
             "login refused client=%s user=%s database=%s sqlstate=%s reason=%s",
             self._transport.get_extra_info("peername") or "local",
-            entrance.user,
-            entrance.database,
+            entrance.user if entrance is not None else "",
+            entrance.database if entrance is not None else "",
             fault.sqlstate,
             fault.message,
         )
@@ -483,10 +559,22 @@ class Login:
             self._transport.write(messages.error_response(fault))
             self._transport.close()
 
-    def _timed_out(self) -> None:
+    def expired(self) -> None:
         self.refuse(ClientFault("client login timeout", sqlstate="28000", severity="FATAL"))
 
     # -- what takes time: nothing is read meanwhile, so nothing piles up -----------------------------------------
+
+    def _upgrade(self, already_read: bytes) -> None:
+        self._start(self._shake_hands(already_read))
+
+    def _check(self, account: Account, database: str, password: str) -> None:
+        self._start(self._ask_server(account, database, password))
+
+    def _derive(self, account: Account) -> None:
+        self._start(self._derive_keys(account))
+
+    def _pass_on(self, request: CancelRequest) -> None:
+        self._start(self._cancel(request))
 
     def _start(self, work: Awaitable[None]) -> None:
         self._transport.pause_reading()
@@ -504,9 +592,12 @@ class Login:
             self._protocol.connection_lost(error)  # nobody else tells it; it calls `lost`
             return
         self._task = None
+        entrance = self._entrance
+        if entrance is None:
+            return
         peer = self._transport.get_extra_info("ssl_object")
         certificate = peer.getpeercert(binary_form=True)
-        self._entrance.secured(
+        entrance.secured(
             TlsInfo(
                 version=peer.version() or "",
                 cipher=(peer.cipher() or ("",))[0],
@@ -515,18 +606,29 @@ class Login:
             )
         )
 
+    async def _derive_keys(self, account: Account) -> None:
+        reception = self._reception
+        for wanted in reception.authenticator.to_derive((account,)):
+            await reception.derived(wanted)
+        self._task = None
+        if self._entrance is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._entrance.derived()
+
     async def _ask_server(self, account: Account, database: str, password: str) -> None:
         check = self._reception.check_password
         try:
             accepted = check is not None and await check(account, database, password)
         except Fault as fault:
-            self._entrance.fail(fault)
+            if self._entrance is not None:
+                self._entrance.fail(fault)
         else:
-            self._entrance.checked(accepted)
+            if self._entrance is not None:
+                self._entrance.checked(accepted)
 
     async def _cancel(self, request: CancelRequest) -> None:
         """The client waits for the connection to be closed: only then the request has been dealt with."""
-        self._timer.cancel()
+        self._over()
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 await self._reception.cancel(request)

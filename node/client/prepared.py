@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from node.server.connection import ServerConnection
 
 PREFIX = b"__pgmurmur_"
+# Statements that are closed ahead of one message; after the limit was lowered the rest goes with the next ones.
+CLOSED_AT_ONCE = 4
 
 
 class Prepared:
@@ -37,14 +39,15 @@ class Prepared:
 
     def make_room(self, server: ServerConnection, limit: int, owner: object) -> tuple[bytes, list[int]]:
         """What to send before `parse`: closes the statement if the server may have it already, and the oldest ones
-        above `limit`. Their completions are cut out; the numbers of the oldest ones are returned."""
+        above `limit`, a few at a time: each takes a place in the server's queue of replies. Their completions are cut
+        out; the numbers of the oldest ones are returned."""
         ahead = b""
         closed: list[int] = []
         known = server.prepared
         if known.pop(self.number, None) is not None:
             server.pipeline.owe_skipped(owner)
             ahead = messages.close_statement(self.name)
-        while len(known) >= limit:
+        while len(known) >= limit and len(closed) < CLOSED_AT_ONCE:
             number, _ = known.popitem(last=False)
             closed.append(number)
             server.pipeline.owe_skipped(owner)

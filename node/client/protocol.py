@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -30,21 +31,34 @@ class Receiver(Protocol):
 
 
 class ClientProtocol(asyncio.Protocol):
-    """asyncio's face of one client."""
+    """asyncio's face of one client. `local`: it came by the UNIX socket.
 
-    def __init__(self, reception: Reception, welcome: Callable[[ClientProtocol, LoginResult], None]) -> None:
+    Of a client that waits for nothing this is all there is, beside its Session: what a login needs goes with it.
+    """
+
+    __slots__ = ("_early_paused", "_local", "_login", "_reception", "_welcome", "early", "part") + (
+        *("receiver", "transport"),
+    )
+
+    def __init__(
+        self, reception: Reception, welcome: Callable[[ClientProtocol, LoginResult], None], *, local: bool = False
+    ) -> None:
         self._reception = reception
         self._welcome = welcome
+        self._local = local
         self._login: Login | None = None
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
+        self.part: Callable[[ClientProtocol], None] | None = None  # ends the connection of a client that was let in
         self._early_paused = False
         self.early = b""  # what the client sent between its login and its welcome
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self.transport is None:
             self.transport = cast(asyncio.Transport, transport)
-            self._login = Login(self, self.transport, self._reception, self._logged_in)
+            self._login = Login(
+                self, self.transport, self._reception, self._logged_in, hold_greeting=True, local=self._local
+            )
 
     def _logged_in(self, result: LoginResult) -> None:
         self._login = None
@@ -92,6 +106,24 @@ class ClientProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self.receiver is not None:
             self.receiver.client_resume()
+
+    def address(self) -> tuple[str, int]:
+        """Where the client is. Many come from few hosts, whose names are shared."""
+        peer = self.transport.get_extra_info("peername") if self.transport is not None and not self._local else None
+        return (sys.intern(str(peer[0])), int(peer[1])) if isinstance(peer, tuple) else ("unix", 0)
+
+    def pause_reading(self) -> None:
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None:
+            self.transport.resume_reading()
+
+    def hang_up(self) -> None:
+        """The session is over."""
+        if self.part is not None:
+            self.part(self)
 
     def close_with(self, fault: Bug) -> None:
         transport = self.transport

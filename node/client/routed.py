@@ -1,3 +1,4 @@
+# cython: annotation_typing=False
 """The fast gear on a sharded database: is this unit for one shard? Then it goes the way of any other.
 
 A unit is a Query, or an extended batch up to its Sync. It is planned as a whole before any of it moves: every
@@ -11,20 +12,27 @@ from typing import TYPE_CHECKING, cast
 
 from node.client import session as states
 from node.errors import ClientFault
+from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
+from node.routing.placement import point_of
 from node.routing.plan import plan
+from node.routing.point import NOWHERE
 from node.routing.statement import Effects, Kind
 from node.wire import messages
+from node.wire.batch import Batch
 from node.wire.codes import Frontend
 from node.wire.pipeline import NOTHING
 
 if TYPE_CHECKING:
     from node.client.session import Session
     from node.client.shape import Shape
+    from node.routing.lexer import Lexed
+    from node.routing.point import Point
 
 # What `where` answers instead of a shard.
 _SLOW = -1
 
+_PRIMARY, _ANY, _DIRECT = Role.PRIMARY, Role.ANY, Road.DIRECT  # (looking up a member of an enumeration takes its time)
 _QUERY = int(Frontend.QUERY)
 _PARSE = int(Frontend.PARSE)
 _BIND = int(Frontend.BIND)
@@ -51,6 +59,8 @@ _ALWAYS_SLOW = frozenset(
     )
 )
 _OF_PORTALS = frozenset(map(int, (Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
+_batch = Batch()  # of the unit at hand: nothing waits between reading it and asking it
+_NOTHING_PARSED: dict[bytes, messages.Parse] = {}
 _BEGINS = frozenset(map(int, (_QUERY, _PARSE, _BIND, Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
 
 
@@ -85,7 +95,7 @@ def begin(session: Session) -> bool:
     session.stop_at = end
     if server is None:
         balancer = session.database.balancers[shard]
-        read = session.unit_role is Role.ANY and not session.begin_message
+        read = session.unit_role is _ANY and not session.begin_message
         session.shard = shard
         pool = balancer.read(session.services.clock()) if read else balancer.write()
         if pool.lanes is not None and session.share(pool, at, end):
@@ -108,9 +118,69 @@ def where(session: Session, at: int, end: int) -> int:
     if not session.database.layout.loaded:
         return _SLOW
     buffer = session.requests.buffer
-    session.unit_role = Role.PRIMARY
+    session.unit_role = _PRIMARY
+    shapes = session.services.shapes
     if buffer[at] == _QUERY:
-        return _of_text(session, buffer[at + 5 : end - 1], None)
+        shape = shapes.find(buffer[at + 5 : end - 1])
+        point = _point_of(session, shape, shapes.lexed)
+        if point is not None and not point.bound and shapes.lexed is not None:
+            shard = point.in_text(shapes.lexed)
+            if shard >= 0 and point.known[shard]:
+                return _to_point(session, shape, point, shard)
+        return _of_shape(session, shape, None)
+    if not _batch.read(buffer, at, end) or session.portals:
+        return _of_batch(session, buffer, at, end)
+    types: tuple[int, ...] | None = None
+    if _batch.parsed:
+        sql = buffer[_batch.sql : _batch.sql_end]
+    else:
+        known, types = statement_text(session, buffer[_batch.name : _batch.name_end], _NOTHING_PARSED)
+        if known is None:
+            return _SLOW
+        sql = known
+    shape = shapes.find(sql)
+    point = _point_of(session, shape, shapes.lexed)
+    if point is not None and shapes.lexed is not None:
+        number = point.number
+        shard = NOWHERE
+        if number == 0:
+            shard = point.in_text(shapes.lexed)
+        elif _batch.find(buffer, number):
+            if types is None:
+                oid = _batch.type_of(buffer, number)
+            else:
+                oid = types[number - 1] if number <= len(types) else 0
+            shard = point.in_value(buffer, _batch.start, _batch.end, _batch.binary, oid)
+        if shard >= 0 and point.known[shard]:
+            return _to_point(session, shape, point, shard)
+    return _of_batch(session, buffer, at, end)
+
+
+def _point_of(session: Session, shape: Shape, lexed: Lexed | None) -> Point | None:
+    """The shape's point, if it was made for this map and nothing but the statement itself says where to go."""
+    point = shape.point
+    if point is None or lexed is None or lexed.comments:
+        return None
+    database, hints = session.database, session.hints
+    if point.topology is not database.topology or point.catalog is not database.layout.catalog:
+        return None
+    if hints is not NO_HINTS and (hints.role is not None or hints.directs):
+        return None
+    return point
+
+
+def _to_point(session: Session, shape: Shape, point: Point, shard: int) -> int:
+    if point.any_role:
+        session.unit_role = _ANY
+    if shape.entry is not None:
+        shape.entry.direct += 1
+    if point.writes and session.begin_message:
+        session.wrote |= frozenset((shard,))
+    return shard
+
+
+def _of_batch(session: Session, buffer: bytes, at: int, end: int) -> int:
+    """Any extended batch, message by message."""
     shard = -2
     parsed: dict[bytes, messages.Parse] = {}
     while at < end:
@@ -126,7 +196,7 @@ def where(session: Session, at: int, end: int) -> int:
             sql, types = statement_text(session, bind.statement, parsed)
             if sql is None:
                 return _SLOW
-            found = _of_text(session, sql, bind, types)
+            found = _of_shape(session, session.services.shapes.find(sql), bind, types)
             if found == _SLOW or (shard >= 0 and found != shard):
                 return _SLOW
             shard = found
@@ -154,10 +224,9 @@ def statement_text(
     return prepared.sql, prepared.type_oids
 
 
-def _of_text(session: Session, sql: bytes, bind: messages.Bind | None, types: tuple[int, ...] = ()) -> int:
-    """The shard of one text, or _SLOW."""
+def _of_shape(session: Session, shape: Shape, bind: messages.Bind | None, types: tuple[int, ...] = ()) -> int:
+    """The shard of the text that was looked up last, or _SLOW."""
     shapes = session.services.shapes
-    shape = shapes.find(sql)
     statements = shape.statements
     if not shape.plain or statements is None or len(statements) != 1 or shapes.lexed is None:
         return _SLOW
@@ -168,9 +237,10 @@ def _of_text(session: Session, sql: bytes, bind: messages.Bind | None, types: tu
     else:
         values = Values(shapes.lexed, bind.parameters, bind.parameter_formats, types)
     outcome = outcome_of(session, shape, values)
-    if type(outcome) is Plan and outcome.road is Road.DIRECT and len(outcome.shards) == 1 and not outcome.program:
-        if outcome.role is Role.ANY:
-            session.unit_role = Role.ANY
+    if type(outcome) is Plan and outcome.road is _DIRECT and len(outcome.shards) == 1 and not outcome.program:
+        shape.point = point_of(statements[0])
+        if outcome.role is _ANY:
+            session.unit_role = _ANY
         if shape.entry is not None:
             shape.entry.direct += 1
         if outcome.writes and session.begin_message:

@@ -1,6 +1,7 @@
 cimport cython
 
 from node.client.services cimport Services
+from node.client.shape cimport Shape, Shapes
 from node.client.weight cimport Weight, Weights
 from node.gate cimport Gate
 from node.pool.lane cimport Lane, Lanes, Rider
@@ -16,13 +17,13 @@ cdef Py_ssize_t _SMALL_BYTES
 
 cdef class Session(Rider):
     cdef public Services services
-    cdef public object id, account, database, write, close_transport, address
-    cdef public object _pause_reading, _resume_reading
+    cdef public object id, account, database, write, shell
     cdef public Gate gate
     cdef public Requests requests
     cdef public int state
     cdef public ServerConnection server
-    cdef public object pool, waiter
+    cdef public Lending pool
+    cdef public object waiter
     cdef public bint entered, discarding, reading_paused
     cdef public object startup, application_name, parameters, tracked, reset_settings, pin
     cdef public bint must_ask, redefined, torn_copy, asking
@@ -54,23 +55,25 @@ cdef class Session(Rider):
     @cython.locals(requests=Requests, letter=int)
     cpdef bint begin(self)
     cpdef bint enter(self)
-    @cython.locals(requests=Requests, buffer=bytes, letter=int, weight=Weight, weights=Weights, lanes=Lanes, lane=Lane, lending=Lending,
-                   since=double, at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t)
-    cpdef bint share(self, object pool, Py_ssize_t start, Py_ssize_t end)
+    @cython.locals(requests=Requests, buffer=bytes, letter=int, shape=Shape, weight=Weight, weights=Weights,
+                   lanes=Lanes, lane=Lane, since=double, at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t)
+    cpdef bint share(self, Lending pool, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(weight=Weight, took=double, pool=Lending, counters=PoolCounters)
     cpdef lane_reply(self, bytes data, double now, double took_s, Py_ssize_t size)
     cpdef off_the_lane(self)
     cpdef go_on(self)
     @cython.locals(server=ServerConnection)
-    cpdef bint acquire(self, object pool)
+    cpdef bint acquire(self, Lending pool)
     cpdef bint link(self, ServerConnection server)
-    @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int, run=Py_ssize_t,
-                   upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, stop_at=Py_ssize_t, again=bint, large=bint)
+    @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int,
+                   run=Py_ssize_t, upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, stop_at=Py_ssize_t,
+                   again=bint, large=bint, shape=Shape)
     cpdef bint pump(self)
     @cython.locals(server=ServerConnection, data=bytes)
     cpdef Py_ssize_t flush(self, bytes buffer, Py_ssize_t run, Py_ssize_t upto, Py_ssize_t next_run, list pieces)
     @cython.locals(pipeline=Pipeline)
     cpdef from_server(self, ServerConnection server, bytes data)
-    @cython.locals(server=ServerConnection, pipeline=Pipeline, now=double, took=double, pool=Lending, counters=PoolCounters)
+    @cython.locals(server=ServerConnection, pipeline=Pipeline, now=double, took=double, pool=Lending,
+                   counters=PoolCounters)
     cpdef settle(self)
     cpdef leave(self)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from node.client.parameters import NONE, Parameters
 from node.client.shape import Pin, Shape
@@ -107,8 +107,22 @@ _TX_OPEN = int(Transaction.OPEN)
 _TX_FAILED = int(Transaction.FAILED)
 
 
+class Shell(Protocol):
+    """What a session gets of its socket, beside `write` (client/protocol.py)."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def hang_up(self) -> None:
+        """Ends the connection once the client has read what was written."""
+
+    def address(self) -> tuple[str, int]:
+        """Where the client is."""
+
+
 class Session(Rider):
-    """Sans-IO: the shell (client/protocol.py) passes bytes in and gives `write` and the reading switches."""
+    """Sans-IO: the shell (client/protocol.py) passes bytes in."""
 
     def __init__(
         self,
@@ -118,10 +132,7 @@ class Session(Rider):
         database: Database,
         *,
         write: Callable[[bytes], None],
-        close: Callable[[], None],
-        pause_reading: Callable[[], None],
-        resume_reading: Callable[[], None],
-        address: tuple[str, int],
+        shell: Shell,
         now: float,
     ) -> None:
         self.id = number
@@ -130,10 +141,7 @@ class Session(Rider):
         self.database = database
         self.gate = database.gate
         self.write = write
-        self.close_transport = close
-        self._pause_reading = pause_reading
-        self._resume_reading = resume_reading
-        self.address = address
+        self.shell = shell
         self.requests = Requests(services.limits.message_bytes)
         self.state = _READY
         self.server: ServerConnection | None = None
@@ -238,12 +246,12 @@ class Session(Rider):
     def pause_client(self) -> None:
         if not self.reading_paused:
             self.reading_paused = True
-            self._pause_reading()
+            self.shell.pause_reading()
 
     def resume_client(self) -> None:
         if self.reading_paused:
             self.reading_paused = False
-            self._resume_reading()
+            self.shell.resume_reading()
 
     def client_pause(self) -> None:
         """The client does not read: its server is read no further either."""
@@ -563,6 +571,7 @@ class Session(Rider):
     def refused(self, fault: Exception) -> None:
         """The pool has none. By client_connection_recovery the client stays or goes."""
         self.waiter = None
+        self.weight = None  # it does not run: the next unit's time is not its own
         self.state = _READY
         self.resume_client()
         try:
@@ -1184,7 +1193,7 @@ class Session(Rider):
     def close(self) -> None:
         """Ends the session from our side."""
         self.end()
-        self.close_transport()
+        self.shell.hang_up()
 
     def end(self) -> None:
         if self.state == _CLOSED:
@@ -1235,9 +1244,12 @@ class Session(Rider):
                 lane.make_way()
                 lane.lanes.counters.lane_cancelled += 1
                 return [lane.server]
+            if not lane.may_leave(self):
+                return []  # part of an answer that others wait for too: its end is on its way
             lane.leave(self)
             lane.lanes.counters.lane_cancelled += 1
             self.off_the_lane()
+            self.active_since = 0.0
             self.requests.start = self.requests.at
             self.errors += 1
             self.write(

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False
 """What a session must know of a statement before it passes on: cached by shape, so that literals do not matter.
 
 A *plain* shape needs nothing: its bytes are forwarded. The others leave something on the server connection (settings,
@@ -10,12 +11,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from node.errors import ClientFault
+from node.routing.cache import Entry, StatementCache
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.hints import SETTINGS as HINT_SETTINGS
 from node.routing.hints import Hints, comment_hints
 from node.routing.lexer import Lexed
+from node.routing.point import Point
 from node.routing.sharing import why_alone
-from node.routing.statement import Effects, Entry, Kind, Statement, StatementCache
+from node.routing.statement import Effects, Kind, Statement
 
 if TYPE_CHECKING:
     from node.routing.catalog import Catalog
@@ -63,15 +66,11 @@ _SPELLED = {
 class Shape:
     """`statements` is None when the text does not parse: `fault` then says why."""
 
-    __slots__ = (
-        "alters", "begins", "begins_read_only", "deallocates", "discards_all", "entry", "fault", "forgets_statements",
-        "marks_dirty", "pin", "plain", "read_only", "redefines", "resets", "resets_all", "sets", "statements",
-    )  # fmt: skip
-
     def __init__(self, entry: Entry | None, fault: ClientFault | None = None) -> None:
         self.entry = entry
         self.statements: tuple[Statement, ...] | None = entry.statements if entry is not None else None
         self.fault = fault
+        self.point: Point | None = None  # of a plain shape that was routed by one value, for one map
         self.pin: Pin | None = None
         self.sets: tuple[str, ...] = ()  # settings to ask for afterwards
         self.resets: tuple[str, ...] = ()
@@ -151,29 +150,25 @@ class Shapes:
     def __init__(self, limit: int) -> None:
         self.cache = StatementCache(limit)
         self.lexed: Lexed | None = None  # of the text that was looked up last
-        self._text = b"\0"
-        self._shape = Shape(None)
+        self._wrong = b"\0"  # the last text that does not parse
+        self._wrong_shape = Shape(None)
 
     def find(self, sql: bytes) -> Shape:
-        """Never raises: text that does not parse is for the server to judge (`fault` says what we think).
-
-        The last text is remembered: a Parse and its Bind ask for the same one, and so do the clients of an
-        application that uses parameters.
-        """
-        if sql == self._text:
-            return self._shape
+        """Never raises: text that does not parse is for the server to judge (`fault` says what we think)."""
+        if sql == self._wrong:
+            self.lexed = None
+            return self._wrong_shape
         try:
-            entry, self.lexed = self.cache.entry(sql)
+            entry = self.cache.find(sql)
         except ClientFault as fault:
             self.lexed = None
-            shape = Shape(None, fault)
-        else:
-            found: Shape | None = entry.traits
-            if found is None:
-                found = entry.traits = Shape(entry)
-            shape = found
-        self._text, self._shape = sql, shape
-        return shape
+            self._wrong, self._wrong_shape = sql, Shape(None, fault)
+            return self._wrong_shape
+        self.lexed = self.cache.lexed
+        found: Shape | None = entry.traits
+        if found is None:
+            found = entry.traits = Shape(entry)
+        return found
 
     def hints(self) -> Hints:
         """What the comments of the last text say. Raises ClientFault 22023."""

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 # What may be shared is at most this slow and this wide. The clock of the event loop counts in milliseconds.
 LIGHT_S = 0.005
 LIGHT_BYTES = 32 << 10
-# A maximum decays with every run: a read that had to wait for a lock once is light again a few dozen runs later.
+# Slow means slow on average, over about eight runs: on a busy machine any statement waits for a core now and then, and
+# one that is held for slow runs alone, where there are more to wait for it. Wide means the widest answer lately.
+SHARE_OF_LAST = 0.125
+# A run that took this long counts in full: behind it others would have waited for nothing.
+STALLED_S = 0.1
 DECAY = 0.9
 # Shapes of one catalogue; beyond that all of them learn anew.
 WEIGHTS_MAX = 5000
@@ -36,8 +40,10 @@ class Weight:
     def learn(self, took_s: float, size: int) -> None:
         """One more run: from the moment the server had it to the end of its answer, and the answer's bytes."""
         self.runs += 1
-        took = self.took_s * DECAY
-        self.took_s = took_s if took_s > took else took
+        if self.runs == 1 or took_s >= STALLED_S:
+            self.took_s = took_s
+        else:
+            self.took_s += (took_s - self.took_s) * SHARE_OF_LAST
         wide = self.size * DECAY
         self.size = size if size > wide else wide
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from node.config.positions import Path
 from node.config.problems import meant
 from node.config.schema import TABLES, General
 from node.config.setting import about
@@ -49,9 +50,11 @@ def twins(table: str) -> Iterator[tuple[str, str]]:
 
 
 class Applied:
-    """Outcome of laying the environment over the tables; `origin` tells which variable set a key."""
+    """Outcome of laying the environment over the tables; `origin` tells which variable set a key, `lost` which keys
+    have no value because their variable cannot be read."""
 
     def __init__(self) -> None:
+        self.lost: set[Path] = set()
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self.origin: dict[tuple[str, str], str] = {}
@@ -90,6 +93,7 @@ def _put(
         message = f"{variable} cannot be read: {reason[:1].lower()}{reason[1:]}"
         if required:
             applied.errors.append(message)
+            applied.lost.add((table, name))
         else:
             applied.warnings.append(f"{message}; the default is used")
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from node.config.limits import LIMITS
 from node.config.load import Loaded, parse
-from node.config.problems import ConfigError, Problem
+from node.config.problems import Problem
 from node.config.schema import Config
 from node.config.setting import Secret
 
@@ -26,21 +26,24 @@ class Texts:
     config_name: str
     users_name: str
     warnings: tuple[Problem, ...] = ()
+    unreadable: tuple[Problem, ...] = ()
 
     def parse(self, environ: Mapping[str, str]) -> Loaded:
         """See `load.parse`; warnings about the files themselves come first."""
-        loaded = parse(self.config, self.users, environ, config_name=self.config_name, users_name=self.users_name)
+        lost = {problem.file: problem for problem in self.unreadable}
+        config, users = lost.get(self.config_name, self.config), lost.get(self.users_name, self.users)
+        loaded = parse(config, users, environ, config_name=self.config_name, users_name=self.users_name)
         return Loaded(loaded.config, (*self.warnings, *loaded.warnings))
 
 
 def read(config: str | None, users: str | None) -> Texts:
     """Reads both files; a missing one is empty with a warning, as in PgDog. `None` means the usual names.
 
-    Raises `ConfigError` for a file that exists but cannot be read.
+    One that exists but cannot be read is empty too; `parse` says so, together with what is wrong in the other.
     """
     config_path = Path(config) if config is not None else _first_existing()
     users_path = Path(users) if users is not None else Path(USERS_NAME)
-    problems: list[Problem] = []
+    unreadable: list[Problem] = []
     warnings: list[Problem] = []
     texts = []
     for path in (config_path, users_path):
@@ -50,10 +53,9 @@ def read(config: str | None, users: str | None) -> Texts:
             warnings.append(Problem(str(path), 0, "file does not exist; defaults are used"))
             texts.append("")
         except (OSError, UnicodeDecodeError, ValueError) as error:
-            problems.append(Problem(str(path), 0, _reason(error)))
-    if problems:
-        raise ConfigError(problems)
-    return Texts(texts[0], texts[1], str(config_path), str(users_path), tuple(warnings))
+            unreadable.append(Problem(str(path), 0, _reason(error)))
+            texts.append("")
+    return Texts(texts[0], texts[1], str(config_path), str(users_path), tuple(warnings), tuple(unreadable))
 
 
 def _first_existing() -> Path:

@@ -20,7 +20,8 @@ from node.config.checks import check
 from node.config.limits import LIMITS
 from node.config.not_built import unbuilt
 from node.config.positions import Path, Positions, scan
-from node.config.problems import ConfigError, Findings, Problem, meant
+from node.config.problems import ConfigError, Findings, Problem, meant, nearest
+from node.config.salvage import salvage
 from node.config.schema import ALIASES, ARRAYS, TABLES, Config, brackets, file_keys
 
 CONFIG_NAME = "pgdog.toml"
@@ -39,14 +40,17 @@ class Loaded:
 
 
 def parse(
-    config_text: str,
-    users_text: str,
+    config_text: str | Problem,
+    users_text: str | Problem,
     environ: Mapping[str, str] = _NOTHING,
     *,
     config_name: str = CONFIG_NAME,
     users_name: str = USERS_NAME,
 ) -> Loaded:
-    """Both files and the environment as one configuration. Raises `ConfigError` with all errors of both files."""
+    """Both files and the environment as one configuration. Raises `ConfigError` with all errors of both files.
+
+    A text may be the `Problem` why there is none: the other file is checked all the same.
+    """
     main = _File.read(config_name, config_text)
     users = _File.read(users_name, users_text)
     reading = _Reading(main, users)
@@ -55,14 +59,19 @@ def parse(
     reading.origin = applied.origin
     problems = [*main.broken, *users.broken, *reading.misplaced]
     problems += [Problem(environment.ENVIRONMENT, 0, text) for text in applied.errors]
+    lost = reading.lost | applied.lost
+    config: Config | None = None
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
         problems += reading.explain(error)
-        raise ConfigError(_tidy(problems)) from None  # pydantic's text may hold values; ours holds none
+        lost |= reading.lost_with(error, data)
+    if config is None or lost:
+        config = salvage(data, lost)
     findings = check(config)
-    if problems or findings.errors:
-        raise ConfigError(_tidy([*problems, *(reading.problem(path, text) for path, text in findings.errors)]))
+    problems += [reading.problem(path, text) for path, text in findings.errors]
+    if problems:
+        raise ConfigError(_tidy(problems))
     return Loaded(config, reading.warnings(config, findings, applied))
 
 
@@ -70,8 +79,8 @@ def _tidy(problems: list[Problem]) -> list[Problem]:
     """Sorted, without doubles, and not endless."""
     listed = sorted(set(problems))
     if len(listed) > LIMITS.config_errors:
-        rest = len(listed) - LIMITS.config_errors
-        return [*listed[: LIMITS.config_errors], Problem(listed[-1].file, 0, f"and {rest} more errors")]
+        shown = LIMITS.config_errors - 1  # a verdict in the flock carries no more lines, the last one included
+        return [*listed[:shown], Problem(listed[-1].file, 0, f"and {len(listed) - shown} more errors")]
     return listed
 
 
@@ -85,7 +94,9 @@ class _File:
     broken: tuple[Problem, ...] = ()
 
     @classmethod
-    def read(cls, name: str, text: str) -> _File:
+    def read(cls, name: str, text: str | Problem) -> _File:
+        if isinstance(text, Problem):
+            return cls(name, {}, Positions({}), (text,))
         if len(text) > LIMITS.document_bytes:
             problem = Problem(name, 0, f"file is larger than {LIMITS.document_bytes} bytes")
             return cls(name, {}, Positions({}), (problem,))
@@ -114,6 +125,7 @@ class _Reading:
         self.main = main
         self.users = users
         self.misplaced: list[Problem] = []
+        self.lost: set[Path] = set()  # see `salvage`
         self.origin: Mapping[tuple[str, str], str] = {}
 
     def merge(self) -> dict[str, Any]:
@@ -131,6 +143,15 @@ class _Reading:
                 self._misplace(self.users, name, f"{brackets(name)} belongs in {self.main.name}")
             else:
                 self._misplace(self.users, name, f'unknown key "{name}"{meant(name, ("users", "admin"))}')
+        own = {"users", "admin"}
+        if self.main.broken:
+            self.lost |= {(name,) for name in Config.model_fields if name not in own or name not in self.users.data}
+        if self.users.broken:
+            self.lost |= {(name,) for name in own}
+        # Known only now: an entry that was put in the wrong place comes after those that were not.
+        for file, names in ((self.main, {"users"}), (self.users, self.users.data.keys() - own)):
+            for name in file.data.keys() & names:
+                self.lost |= _meant_table(name, file.data[name], data)
         return data
 
     def _misplace(self, file: _File, name: str, message: str) -> None:
@@ -150,6 +171,7 @@ class _Reading:
             if alias in entry and name in entry:
                 message = f'"{alias}" is another name for "{name}"; give one of them'
                 self.misplaced.append(self.problem((*path, alias), message))
+                self.lost.add((*path, name))
                 del entry[alias]
             elif alias in entry:
                 entry[name] = entry.pop(alias)
@@ -194,11 +216,44 @@ class _Reading:
             problems.append(self.problem(path, _sentence(detail, path)))
         return problems
 
+    def lost_with(self, error: ValidationError, data: Mapping[str, Any]) -> set[Path]:
+        """Paths whose values are not known for these errors; a key misspelt is lost under the name it was meant for."""
+        lost: set[Path] = set()
+        for detail in error.errors(include_url=False, include_context=False):
+            path = _file_path(detail)
+            lost.add(path)
+            if detail["type"] == "extra_forbidden" and len(path) == 1:
+                lost |= _meant_table(str(path[0]), detail["input"], data)
+            elif detail["type"] == "extra_forbidden":
+                key = nearest(str(path[-1]), file_keys(_table_of(path)))
+                if key is not None and not _has(data, (*path[:-1], key)):
+                    lost.add((*path[:-1], ALIASES.get(_table_of(path), {}).get(key, key)))
+        return lost
+
     def warnings(self, config: Config, findings: Findings, applied: environment.Applied) -> tuple[Problem, ...]:
         written = {**self.main.data, **self.users.data}
         found = [self.problem(path, text) for path, text in [*findings.warnings, *unbuilt(config, written)]]
         found += [Problem(environment.ENVIRONMENT, 0, text) for text in applied.warnings]
         return tuple(sorted(set(found)))
+
+
+def _meant_table(name: str, value: object, data: Mapping[str, Any]) -> set[Path]:
+    """What is not known when a table stands where it is not read: the table, some keys of it, or one more entry."""
+    table = nearest(name, Config.model_fields)
+    if table is None:
+        return set()
+    match data.get(table), value:
+        case list() as entries, _:
+            return {(table, len(entries))}
+        case dict() as found, dict() as misplaced:
+            return {(table, key) for key in misplaced if key not in found}
+    return {(table,)}
+
+
+def _has(data: Any, path: Path) -> bool:
+    for part in path[:-1]:
+        data = data[part]
+    return path[-1] in data
 
 
 def _file_path(detail: ErrorDetails) -> Path:

@@ -55,5 +55,11 @@ class Findings:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """`; did you mean "port"?`, or nothing when nothing is near."""
+    near = nearest(word, known)
+    return f'; did you mean "{near}"?' if near is not None else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant."""
     near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    return near[0] if near else None

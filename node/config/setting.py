@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticUndefined
@@ -41,10 +41,22 @@ class About:
     ours: bool = False  # not in PgDog
 
 
+class Unread(Exception):
+    """A value of a file with errors that failed itself: whatever depends on it cannot be decided."""
+
+
 class Table(BaseModel):
     """A table of the files: strict types, unknown keys are errors, frozen once read."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    if not TYPE_CHECKING:  # a type checker would take it for permission to read any name
+
+        def __getattr__(self, name: str) -> object:
+            """Only asked for what is not there: values that `salvage` left out."""
+            if name in type(self).model_fields:
+                raise Unread(name)
+            return super().__getattr__(name)
 
 
 class Ignored(BaseModel):

@@ -15,6 +15,7 @@ cdef class CopyFormat:
     cdef public bint force_null
     cdef public bint force_not_null
     cdef public bint end_marker
+    cdef public bint marker_alone
 
 cdef class CopySplitter:
     cdef readonly bytes prelude
@@ -28,6 +29,7 @@ cdef class CopySplitter:
     cdef int _quote
     cdef int _escape
     cdef bint _marker
+    cdef bint _alone
     cdef bint _header
     cdef bytearray _buffer
     cdef Py_ssize_t _at

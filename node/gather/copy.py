@@ -33,7 +33,9 @@ class CopyFormat:
     """What COPY's options say about the data. One-byte strings as the server demands; `key` counts from 0.
 
     `force_null` and `force_not_null` are about the key column. `end_marker`: a line of only `\\.` ends the data; true
-    for text, and for csv before PostgreSQL 18. Raises ClientFault 0A000 for encodings that cannot be split bytewise.
+    for text, and for csv before PostgreSQL 18. `marker_alone`: in text format it must have its line to itself; before
+    PostgreSQL 18 what stands in front of it is one more row. Raises ClientFault 0A000 for encodings that cannot be
+    split bytewise.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class CopyFormat:
         force_not_null: bool = False,
         encoding: str = "",
         end_marker: bool | None = None,
+        marker_alone: bool = True,
     ) -> None:
         if "".join(c for c in encoding.upper() if c.isalnum()) in _UNSAFE_ENCODINGS:
             raise refused(f"COPY FROM in encoding {encoding}")
@@ -67,6 +70,7 @@ class CopyFormat:
         self.force_null = force_null
         self.force_not_null = force_not_null
         self.end_marker = kind == TEXT if end_marker is None else end_marker
+        self.marker_alone = marker_alone
 
 
 class CopySplitter:
@@ -90,6 +94,7 @@ class CopySplitter:
         # An escape that is the quote itself needs no state: the pair closes and opens again.
         self._escape = options.escape[0] if self._kind == CSV and options.escape != options.quote else 256
         self._marker = options.end_marker
+        self._alone = options.marker_alone
         self._header = options.header or self._kind == BINARY
         self._buffer = bytearray()
         self._at = 0
@@ -196,10 +201,16 @@ class CopySplitter:
                             self._saw_escape = True
                     break
                 if data[at + 1] == 46 and self._marker:
-                    if at != self._row:
+                    if at == self._row:
+                        self._at = at
+                        return self._end_marker(at + 2, size, last)
+                    if self._alone:
                         raise _bad("end-of-copy marker is not alone on its line")
-                    self._at = at
-                    return self._end_marker(at + 2, size, last)
+                    if self._end_marker(at + 2, size, last) == _END:
+                        if field == key:
+                            self._to = at
+                        found = _LINE  # the marker comes next, as if it began a line
+                    break
                 if field == key:
                     self._saw_escape = True
                 at += 2

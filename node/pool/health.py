@@ -48,3 +48,7 @@ class HealthTracker:
             self.ban = None
             return False
         return True
+
+    def trial_due(self, now: float) -> bool:
+        """The time of the ban is up, and a success is all that is missing."""
+        return self.ban is not None and now >= self.ban.until and not self.healthy

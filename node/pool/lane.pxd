@@ -22,18 +22,20 @@ cdef class Lane:
     cdef public Pipeline pipeline
     cdef public object parameters
     cdef public Py_ssize_t depth
-    cdef public bint open, heard, reading_paused
+    cdef public bint open, heard, said, reading_paused
     cdef public object front
     cdef public double front_since
     cdef public Py_ssize_t front_bytes
     cdef public long long units, errors
-    cdef public list outbox
+    cdef public list outbox, answering, parting
     cdef public dict turn, unsure
+    cdef public object known
 
     cpdef enter(self)
     @cython.locals(pipeline=Pipeline, ahead=bytes, counters=PoolCounters)
     cpdef board(self, Rider rider, bytes data, long long count, object prepared, double now)
     cpdef flush(self)
+    cpdef send(self, bytes data)
     cpdef bytes ahead(self, Rider rider, object prepared)
     @cython.locals(pipeline=Pipeline, ended="long long", now=double, took_s=double, size=Py_ssize_t, rider=Rider)
     cpdef from_server(self, ServerConnection server, bytes data)

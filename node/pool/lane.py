@@ -6,8 +6,9 @@ who owns which byte of a lane, and what happens when its head is slow, its serve
 A lane is no kind of connection but something that a connection is while units are under way on it: the first unit makes
 it one (`Lanes.choose`), the last reply gives it back to the pool, where whoever waits for a whole connection gets it.
 
-    boarding    the unit is owed in the queue of replies (wire/pipeline.py) with its *rider* as the owner, and its bytes
-                lie in `outbox` until the turn of the event loop ends: one write for all who boarded in that turn
+    boarding    the unit is owed in the queue of replies (wire/pipeline.py) with its *rider* as the owner. While lanes
+                are busy its bytes lie in `outbox` until the turn of the event loop ends: one write for all who boarded
+                in that turn; on a quiet pool they are sent at once
     front       the rider whose unit the server answers now; the others stand behind, in the order of boarding
     crowd       a list of riders in a rider's place: identical units of one turn, sent once, answered to each
     left        None in a rider's place: he is gone, was cancelled or has been sent elsewhere; his bytes are dropped
@@ -29,7 +30,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from node.server.connection import ServerConnection
+from node.errors import ClientFault
+from node.server.connection import Lost, ServerConnection
+from node.wire import messages
 
 if TYPE_CHECKING:
     from node.errors import ServerFault
@@ -96,12 +99,16 @@ class Lane:
         self.front_since = 0.0
         self.front_bytes = 0
         self.heard = False  # the front has had a byte
+        self.said = False  # the server's last words were among them
         self.reading_paused = False  # until the front reads
         self.units = 0
         self.errors = 0
         self.outbox: list[bytes] = []
         self.turn: dict[bytes, Rider | list[Rider]] = {}  # who boarded in this turn of the loop with these bytes
         self.unsure: dict[int, int] = {}  # statements made known → the reply after which that is sure
+        self.answering: list[Rider] = []  # those of a crowd who have not been told yet how it ended
+        self.parting: list[Rider] = []  # who is about to be put off
+        self.known: object = None  # the server's table of statements that these are of; after doubts it is another
 
     def enter(self) -> None:
         """The connection becomes a lane."""
@@ -114,6 +121,11 @@ class Lane:
         self.front = None
         self.units = pipeline.units
         self.errors = pipeline.errors
+        # when it was one before, it may have ended in the middle of something
+        self.heard = self.said = False
+        self.reading_paused = False
+        if self.unsure:
+            self.unsure.clear()
 
     # --- riders ------------------------------------------------------------------------------------------------
 
@@ -147,6 +159,10 @@ class Lane:
             counters.lane_shared += 1
             self.lanes.watch()
         if not self.outbox:
+            if self.depth == 1 and not self.lanes.watching:
+                # nobody stood behind another lately, so that nothing would be gained by waiting for the turn's end
+                self.send(ahead + data if ahead else data)
+                return
             self.lanes.soon(self.flush)
         self.outbox.append(ahead + data if ahead else data)
         if self.lanes.coalesces:
@@ -176,9 +192,11 @@ class Lane:
         self.outbox = []
         if self.turn:
             self.turn.clear()
+        self.send(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+
+    def send(self, data: bytes) -> None:
         server = self.server
         if server.closed_why is None:
-            data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
             server.bytes_sent += len(data)
             server.write(data)
 
@@ -186,6 +204,9 @@ class Lane:
         """What must be sent ahead so that the server knows the statement."""
         server = self.server
         known = server.prepared
+        if known is not self.known:
+            self.known = known
+            self.unsure.clear()
         number = prepared.number
         if known.get(number):
             if len(known) >= self.lanes.prepared_limit:
@@ -200,19 +221,36 @@ class Lane:
         """The client has gone or was cancelled: its bytes are dropped."""
         self.turn.clear()
         self.lanes.counters.lane_left += 1
-        if self.pipeline.change_owner(rider, None):
-            if self.front is rider:
+        passenger: Passenger = rider
+        for told in (self.answering, self.parting):
+            if rider in told:
+                told.remove(rider)
+        if not self.pipeline.change_owner(rider, None):
+            # the front's place may be gone already, when it is what ends the connection
+            for crowd in (self.front, *self.pipeline.all_owners()):
+                if isinstance(crowd, list) and rider in crowd:
+                    crowd.remove(rider)
+                    passenger = crowd
+                    if not crowd:
+                        self.pipeline.change_owner(crowd, None)
+        if self.front is passenger:
+            if passenger is rider or not riders_of(passenger):
                 self.front = None
-                self.read_on()
                 self.lanes.watch()
-            return
-        for crowd in self.pipeline.all_owners():
-            if isinstance(crowd, list) and rider in crowd:
-                crowd.remove(rider)
+            self.read_on()
 
     def is_alone_at_front(self, rider: Rider) -> bool:
         """Would a cancel request sent now reach the unit of this rider, and nobody else's?"""
         return self.front is rider
+
+    def may_leave(self, rider: Rider) -> bool:
+        """Was nothing of the reply delivered yet, so that another one can take its place?"""
+        front = self.front
+        return not (self.heard and (front is rider or (isinstance(front, list) and rider in front)))
+
+    def has_others(self) -> bool:
+        """Does anybody stand behind the front?"""
+        return any(passenger is not self.front for passenger in self.pipeline.all_owners())
 
     def make_way(self) -> None:
         """The front takes long, does not read, or is about to be cancelled: those behind it go elsewhere, and nobody
@@ -227,8 +265,9 @@ class Lane:
 
     def put_off(self, passengers: list[Passenger]) -> None:
         for passenger in passengers:
-            for rider in riders_of(passenger):
-                rider.put_off(False)
+            self.parting += riders_of(passenger)
+        while self.parting:
+            self.parting.pop(0).put_off(False)
 
     # --- what the server says ----------------------------------------------------------------------------------
 
@@ -236,13 +275,17 @@ class Lane:
         """Bytes for the front; perhaps the end of its unit."""
         pipeline = self.pipeline
         front = self.front
-        if (pipeline.errors != self.errors or pipeline.broken) and self.is_over():
+        if (pipeline.errors != self.errors or pipeline.broken) and self.is_over(data):
             return
         if pipeline.units == self.units:
             self.front_bytes += len(data)
             if front is not None and data:
                 if not self.heard:
                     self.heard = not _only_notices(data)
+                    if self.heard and self.depth == len(self.outbox):
+                        self.heard = False
+                        pipeline.broken = data[0]  # the question was not sent yet
+                        return
                 if isinstance(front, list):
                     for rider in list(front):
                         rider.lane_bytes(data)
@@ -251,6 +294,9 @@ class Lane:
                 self.pause_if_unread()
             return
         ended = pipeline.units - self.units
+        if self.outbox and self.depth - ended < len(self.outbox):
+            pipeline.broken = 90  # Z: the answer to a question that was not sent yet
+            return
         self.units = pipeline.units
         self.depth -= ended
         self.lanes.ended += ended
@@ -267,24 +313,33 @@ class Lane:
             self.read_on()
         if front is not None:
             if isinstance(front, list):
-                for rider in front:
-                    rider.lane_reply(data, now, took_s, size)
+                self.answering = front
+                while front:
+                    front.pop(0).lane_reply(data, now, took_s, size)
             else:
                 front.lane_reply(data, now, took_s, size)
         if self.depth == 0 and server.owner is self:
             self.lanes.leave(self, now)
 
-    def is_over(self) -> bool:
-        """Looks at an error, or at a reply that does not fit. True: the connection ends, `server_lost` will come."""
+    def is_over(self, data: bytes) -> bool:
+        """Looks at an error, or at a reply that does not fit; `data` is for the front. True: the connection ends,
+        `server_lost` will come."""
         pipeline = self.pipeline
         self.errors = pipeline.errors
         front = self.front
         last = pipeline.last_error
-        fatal = b"SFATAL\0" in last or b"SPANIC\0" in last or b"VFATAL\0" in last or b"VPANIC\0" in last
-        if pipeline.broken or fatal:
+        if pipeline.broken:
             self.open = False
-            # the server's last words belong to him who was being answered
-            return front is None or not self.heard or bool(pipeline.broken)
+            return True
+        if _is_last_word(last):
+            # It belongs to him who is being answered. Whatever the server says after it answers nobody.
+            self.open = False
+            if self.heard:
+                self.said = True
+                for rider in riders_of(front):
+                    rider.lane_bytes(data)
+            self.server.close(Lost.SERVER_CLOSED)
+            return True
         self.server.errors += 1
         for number in self.unsure:
             self.server.prepared[number] = False
@@ -299,6 +354,8 @@ class Lane:
     def settle_statements(self) -> None:
         done = self.pipeline.done
         known = self.server.prepared
+        if known is not self.known:
+            self.unsure.clear()
         for number, ordinal in list(self.unsure.items()):
             if ordinal <= done:
                 del self.unsure[number]
@@ -307,27 +364,29 @@ class Lane:
 
     def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
         """The connection is gone: who has heard nothing tries elsewhere, and nobody notices."""
+        # the front comes first, even when the end of its reply was what did not fit
         front, self.front = self.front, None
-        riders = self.pipeline.all_owners()
-        last = self.pipeline.last_error
-        said = b"SFATAL\0" in last or b"VFATAL\0" in last
+        others = [passenger for passenger in self.pipeline.all_owners() if passenger is not front]
+        blamed = bool(self.pipeline.broken) or not _is_by_operator(self.pipeline.last_error)
         self.depth = 0
         self.open = False
         self.outbox = []
         self.turn.clear()
         self.lanes.forget(self)
-        self.lanes.counters.lane_resent_lost += sum(len(riders_of(each)) for each in riders)
-        for rider in riders:
-            self.pipeline.change_owner(rider, None)
-        if front is not None and riders and riders[0] is front:
-            del riders[0]
-            for rider in riders_of(front):
-                if self.heard:
-                    self.lanes.counters.lane_resent_lost -= 1
-                    rider.lane_lost(fault, said)
-                else:
-                    rider.put_off(not said)
-        self.put_off(riders)
+        self.pipeline.change_owner(front, None)
+        for passenger in others:
+            self.pipeline.change_owner(passenger, None)
+        counters = self.lanes.counters
+        self.answering = riders_of(front)
+        while self.answering:
+            rider = self.answering.pop(0)
+            if self.heard:
+                rider.lane_lost(fault, self.said)
+            else:
+                counters.lane_resent_lost += 1
+                rider.put_off(blamed)
+        counters.lane_resent_lost += sum(len(riders_of(each)) for each in others)
+        self.put_off(others)
 
     def pause_if_unread(self) -> None:
         """A front that does not read: nobody stands behind it, and its server is read no further."""
@@ -340,7 +399,7 @@ class Lane:
 
     def read_on(self) -> None:
         """The front reads again, or has gone."""
-        if self.reading_paused:
+        if self.reading_paused and not any(rider.writing_paused for rider in riders_of(self.front)):
             self.reading_paused = False
             if self.server.closed_why is None:
                 self.server.resume_reading()
@@ -362,6 +421,26 @@ def riders_of(passenger: Passenger) -> list[Rider]:
     if passenger is None:
         return []
     return list(passenger) if isinstance(passenger, list) else [passenger]
+
+
+def _is_last_word(error: bytes) -> bool:
+    """Does the server end after this ErrorResponse? Its field of the severity says so; any other may be anybody's
+    text."""
+    return _severity_and_code(error)[0] in ("FATAL", "PANIC")
+
+
+def _is_by_operator(error: bytes) -> bool:
+    """Class 57, operator intervention, the crash of another backend included: not the statement's fault."""
+    severity, code = _severity_and_code(error)
+    return severity == "FATAL" and code.startswith("57")
+
+
+def _severity_and_code(error: bytes) -> tuple[str, str]:
+    try:
+        fields = messages.parse_error(error)
+    except ClientFault:
+        return "", ""
+    return fields.get("V", fields.get("S", "")), fields.get("C", "")
 
 
 def _only_notices(data: bytes) -> bool:
@@ -415,10 +494,9 @@ class Lanes:
         if core.waiters:
             # Somebody waits for a whole connection: one lane ends for them. The last one does too: then reads queue up
             # with everybody else, first come first served.
-            if boardable and boardable == len(active):
-                shallowest = min(active, key=_depth)
-                shallowest.open = False
-                if shallowest is best:
+            if boardable:
+                self.end_one()
+                if best is not None and not best.open:
                     best = None
             return best
         if best is None or boardable < self.count.allowed:
@@ -433,7 +511,7 @@ class Lanes:
         if server is None:
             return None
         lane = server.lane
-        if not isinstance(lane, Lane):
+        if not isinstance(lane, Lane) or lane.lanes is not self:  # lanes were switched off and on in between
             lane = server.lane = Lane(self, server)
         lane.enter()
         self.active.append(lane)
@@ -454,11 +532,37 @@ class Lanes:
         for lane in self.active:
             lane.open = False
 
+    def end_one(self) -> None:
+        """The shallowest lane is to end, unless one is about to. One with a slow front is not."""
+        now = self.clock()
+        if any(not lane.open and now - lane.front_since <= SLOW_S for lane in self.active):
+            return
+        open_ones = [lane for lane in self.active if lane.open]
+        if open_ones:
+            min(open_ones, key=_depth).open = False
+
     def retire(self, now: float) -> None:
         """Connections that are busy all the time grow old too."""
         for lane in self.active:
             if now - lane.server.created_at > lane.server.lifetime_s:
                 lane.open = False
+        self.trim()
+
+    def trim(self) -> None:
+        """Fewer lanes are wanted than there are, or fewer connections: a lane that is never empty would never end."""
+        core = self.core
+        open_ones = sorted((lane for lane in self.active if lane.open), key=_depth)
+        too_many = len(core.lent) + len(core.idle) - core.size - (len(self.active) - len(open_ones))
+        alike: dict[int, int] = {}  # lanes of the same settings; one that is full may have a stand-in
+        for lane in open_ones:
+            if lane.depth < DEPTH_LIMIT:
+                alike[id(lane.parameters)] = alike.get(id(lane.parameters), 0) + 1
+        for lane in open_ones:
+            there = alike.get(id(lane.parameters), 0)
+            if too_many > 0 or there > self.count.allowed:
+                lane.open = False
+                too_many -= 1
+                alike[id(lane.parameters)] = there - 1
 
     # --- slow fronts -------------------------------------------------------------------------------------------
 
@@ -474,17 +578,24 @@ class Lanes:
         self.count.look(now, self.ended)
         slow = [lane for lane in self.active if now - lane.front_since > SLOW_S]
         for lane in slow:
-            if lane.depth > 1 and lane.open and self.has_room_besides(slow):
+            # one that was closed for another reason may still have somebody behind its front
+            if lane.depth > 1 and lane.has_others() and self.has_room_besides(slow):
                 self.counters.lane_slow += 1
                 lane.make_way()
             if lane.front is None and now - lane.front_since > ABANDONED_S:
                 self.abandon(lane)
+        self.trim()
+        open_ones = sum(lane.open for lane in self.active)
+        if open_ones < self.count.allowed and not self.core.idle and any(lane.depth > 1 for lane in self.active):
+            self.pool.grow(now)
         if any(lane.depth > 1 or lane.front is None for lane in self.active):
             self.watch()
 
     def has_room_besides(self, slow: list[Lane]) -> bool:
         """Is there a connection on which a unit would be answered sooner than behind a slow front?"""
         core = self.core
+        if core.paused:
+            return False
         return bool(core.idle) or core.total < core.size or any(lane.open and lane not in slow for lane in self.active)
 
     def abandon(self, lane: Lane) -> None:

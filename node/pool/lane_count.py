@@ -32,6 +32,7 @@ class LaneCount:
         self._from = 0  # the number a step is tried from; 0: no step is under way
         self._rest = 0
         self._upwards = True
+        self._stride = 0  # the next step upwards; 0: half of what there is
 
     def limit(self, fixed: int | None, most: int) -> None:
         """The configuration has changed."""
@@ -58,9 +59,13 @@ class LaneCount:
             start, self._from = self._from, 0
             worth = rate > self._rate * WORTH if self.allowed > start else rate * WORTH > self._rate
             if worth:
-                self._rate = rate
+                # downwards a little is given up with each step: together no more than with one
+                self._rate = rate if self.allowed > start else max(rate, self._rate)
+                self._stride = 0
                 self._step()
                 return
+            if self._upwards:
+                self._stride = (self.allowed - start) // 2  # it went too far, or there is nothing to find
             self.allowed = start
             self._upwards = not self._upwards
             self._rest = REST_WINDOWS
@@ -78,6 +83,6 @@ class LaneCount:
             self._upwards = False
         elif not self._upwards and start == 1:
             self._upwards = True
-        step = max(1, start // 2) if self._upwards else -1
+        step = (self._stride or max(1, start // 2)) if self._upwards else -1
         self.allowed = max(1, min(self.most, start + step))
         self._from = start

@@ -86,6 +86,10 @@ class Lending:
     def grant(self, waiter: Waiter, server: ServerConnection, now: float) -> None:
         raise NotImplementedError
 
+    def grow(self, now: float) -> None:
+        """One connection more would have work."""
+        raise NotImplementedError
+
     def check_first(self, server: ServerConnection) -> None:
         """Asks a connection whether it lives, for somebody who is going to wait for it."""
         raise NotImplementedError

@@ -238,9 +238,19 @@ class Pool(Lending):
         """Opens what is wanted now."""
         if self.closed or self.core.paused or now < self._retry_at:
             return
-        for _ in range(self.core.wanted(self.settings.min_size, CONNECTING_AT_ONCE) - self._checking):
+        # A ban ends with a success, and a pool that keeps no idle connections would never have one: nobody asks it.
+        minimum = max(self.settings.min_size, 1) if self.health.trial_due(now) else self.settings.min_size
+        for _ in range(self.core.wanted(minimum, CONNECTING_AT_ONCE) - self._checking):
             self.core.connecting += 1
             self.around.spawn(self._open())
+
+    def grow(self, now: float) -> None:
+        """For lanes: they wait for nothing, so that nobody in the queue asks for the connection they could use."""
+        core = self.core
+        if self.closed or core.paused or now < self._retry_at or core.connecting or core.total >= core.size:
+            return
+        core.connecting += 1
+        self.around.spawn(self._open())
 
     async def _open(self) -> None:
         clock, settings = self.around.clock, self.settings

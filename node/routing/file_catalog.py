@@ -13,9 +13,10 @@ from typing import Any
 
 from node.errors import ClientFault
 from node.routing.built_in import sharing_catalog
+from node.routing.cache import StatementCache
 from node.routing.catalog import Catalog, CatalogColumn, CatalogTable
 from node.routing.lexer import Lexed
-from node.routing.statement import Kind, Statement, StatementCache
+from node.routing.statement import Kind, Statement
 from node.routing.topology import DataType, Topology
 
 # OIDs of pg_type, fixed by PostgreSQL's catalog headers; what is not listed counts as unknown (0)

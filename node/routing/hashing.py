@@ -14,19 +14,35 @@ from __future__ import annotations
 
 import hashlib
 
+_FOUR = bytearray(4)  # an integer's bytes on their way into the hash
+
 
 def bigint(v: int) -> int:
     """int2, int4 and int8 hash alike: the high half is folded into the low one, sign-symmetrically."""
-    low = v & 0xFFFFFFFF
-    high = (v >> 32) & 0xFFFFFFFF
-    low ^= high if high < 0x80000000 else high ^ 0xFFFFFFFF
-    return varchar(low.to_bytes(4, "little"))
+    return word(v & 0xFFFFFFFFFFFFFFFF)
+
+
+def word(v: int) -> int:
+    """`bigint` of a number given as its 64 bits in two's complement."""
+    m = 0xFFFFFFFF
+    low = v & m
+    high = (v >> 32) & m
+    low ^= high if high < 0x80000000 else high ^ m
+    four = _FOUR
+    four[0] = low & 255
+    four[1] = (low >> 8) & 255
+    four[2] = (low >> 16) & 255
+    four[3] = low >> 24
+    return _hash(four, 4)
 
 
 def varchar(raw: bytes) -> int:
     """Text of any length: its bytes in the server encoding, no terminator, no trimming, no collation."""
+    return _hash(raw, len(raw))
+
+
+def _hash(raw: bytes | bytearray, n: int) -> int:
     d = raw
-    n = len(raw)
     i = 0
     m = 0xFFFFFFFF  # typed locals: Cython takes wider constants for Python objects
     golden = 0x9E3779B9

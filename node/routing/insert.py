@@ -22,8 +22,9 @@ from node.routing.outcome import (
     SplitProgram,
     Values,
 )
-from node.routing.placement import Place, place
+from node.routing.placement import Place, place, template
 from node.routing.planning import Question, differing, direct, everywhere, joined, refuse, volatile_default
+from node.routing.point import made
 from node.routing.reads import schema_shards
 from node.routing.rewrite import copy, nodes, render, renumbered
 from node.routing.scopes import Reference
@@ -45,8 +46,6 @@ def plan_insert(question: Question) -> Outcome:
     if where == Place.OPAQUE:
         return refuse(f'INSERT into view "{target.name}" is not supported across shards')
     if where == Place.UNKNOWN:
-        from node.routing.placement import template
-
         built = template(statement, question.topology, question.catalog)
         return Refusal(built.refusal) if built.refusal is not None else refuse("INSERT into an unknown table")
     if rule is None:
@@ -93,6 +92,7 @@ def _rows(
 ) -> Outcome:
     at = columns.index(rule.column) if rule.column in columns else -1
     shards: list[int] = []
+    cell: Cell = DEFAULT
     for row in insert.rows or ((),):
         cell = row[at] if 0 <= at < len(row) else DEFAULT
         found = _row_shard(question, target, rule, cell)
@@ -102,10 +102,30 @@ def _rows(
     needed = tuple(sorted(set(shards)))
     if len(needed) == 1:
         many = f"{len(shards)} rows" if len(shards) > 1 else "the row"
-        return direct(question, needed, f"{target.name}: {rule.column} of {many} → shard {needed[0]}")
+        plan = direct(question, needed, f"{target.name}: {rule.column} of {many} → shard {needed[0]}")
+        if len(shards) == 1 and question.hints.role is None:
+            _learn(question, target, rule, cell, plan)
+        return plan
     if question.topology.cross_shard_disabled:
         return refuse("an INSERT over several shards is disabled here", sqlstate="58000", hint="insert row by row")
     return _split(question, target, insert, rule, shards, needed)
+
+
+def _learn(question: Question, target: Reference, rule: ShardedTable, cell: Cell, plan: Plan) -> None:
+    """Any other key of the only row that lives on this shard has the same answer."""
+    statement = question.statement
+    built = template(statement, question.topology, question.catalog)
+    if built.point is None and not _may_be_cut(question, target, rule):
+        built.point = made(cell, rule, question.topology, question.catalog, bound=statement.parameters > 0)
+    if built.point is not None:
+        built.point.learn(plan)
+
+
+def _may_be_cut(question: Question, target: Reference, rule: ShardedTable) -> bool:
+    """Is there a value that `_stored` changes?"""
+    table = question.catalog.table(target.schema, target.name)
+    column = table.column(rule.column) if table is not None else None
+    return column is not None and (column.type_oid == 1042 or (column.type_oid == 1043 and column.type_mod >= 4))
 
 
 def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: Cell) -> int | Refusal:

@@ -76,6 +76,10 @@ def _code(word: bytes) -> int:
     return int.from_bytes(word, "big") & 0xFFFFFFFFFFFFFF
 
 
+_EMPTY: list[int] = []
+_SPARE_BYTES = 2000
+_spare: list[bytearray] = []  # for the next shape; taken out while in use: other threads lex too
+
 _CLASS = _classes()
 _FOLD = bytes(c + 32 if 65 <= c <= 90 else c for c in range(256))
 
@@ -98,19 +102,28 @@ _BEGIN, _ATOMIC, _CASE, _END = _code(b"begin"), _code(b"atomic"), _code(b"case")
 
 
 class Lexed:
-    """What one walk found. `marks`: kind, start, end per replaced literal, flat; `cuts`: ends of statements;
-    `comments`: start, end, flat; `trace`: kind letter and span of each token, when asked for."""
+    """What one walk found. `marks`: kind, start, end per replaced literal, flat; `comments`: start, end, flat;
+    `trace`: kind letter and span of each token, when asked for. Lists are only made where there is something to say:
+    the empty ones are all the same, and nobody's to change."""
 
     sql: bytes
     shape: bytes
-    first: bytes
     statements: int
     flags: int
     broken: bool
     marks: list[int]
-    cuts: list[int]
     comments: list[int]
     trace: list[int]
+    _cuts: list[int]  # ends of statements, but for the last
+    _end: int  # of the last statement; -1: there is none
+    _first: int
+    _first_end: int
+    _block: bool
+
+    @property
+    def first(self) -> bytes:
+        """The first word, in capitals."""
+        return b"BLOCK" if self._block else self.sql[self._first : self._first_end].upper()
 
     def literal_count(self) -> int:
         return len(self.marks) // 3
@@ -138,7 +151,7 @@ class Lexed:
         found = []
         start = 0
         ordinal = 0
-        for end in self.cuts:
+        for end in [*self._cuts, self._end] if self._end >= 0 else self._cuts:
             found.append((start, end, ordinal))
             ordinal += sum(1 for k in range(1, len(self.marks), 3) if start <= self.marks[k] < end)
             start = end + 1
@@ -169,12 +182,12 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
     t = _CLASS
     fold = _FOLD
     mask = 0xFFFFFFFFFFFFFF
-    buffer = bytearray(n + 8)
+    buffer = (
+        _spare.pop() if _spare and n < _SPARE_BYTES else bytearray(n + 8 if n >= _SPARE_BYTES else _SPARE_BYTES + 8)
+    )
     o = buffer
-    marks: list[int] = []
-    cuts: list[int] = []
-    comments: list[int] = []
-    tokens: list[int] = []
+    marks = cuts = comments = _EMPTY
+    tokens: list[int] = [] if tracing else _EMPTY
     i = k = depth = statements = first_start = first_end = 0
     previous = code = 0
     routine = atomic = 0
@@ -194,8 +207,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
             while i < n and d[i] != 10 and d[i] != 13:
                 i += 1
             gap = True
-            comments.append(start)
-            comments.append(i)
+            comments = _with(comments, start, i)
             if tracing:
                 tokens += [99, start, i]  # c
             continue
@@ -205,13 +217,14 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                 broken = True
                 break
             gap = True
-            comments.append(start)
-            comments.append(i)
+            comments = _with(comments, start, i)
             if tracing:
                 tokens += [99, start, i]
             continue
         if kind == SEMICOLON and depth == 0 and atomic == 0 and not block:
             if not fresh:
+                if cuts is _EMPTY:
+                    cuts = []
                 cuts.append(i)
                 fresh = True
                 keep = True
@@ -251,9 +264,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                     else:
                         o[k] = _STRING
                         k += 1
-                        marks.append(_STRING)
-                        marks.append(start)
-                        marks.append(i)
+                        marks = _marked(marks, _STRING, start, i)
                     continue
                 if low == 98 or low == 120:  # b, x
                     i = _string_end(sql, i + 2, 2)
@@ -344,9 +355,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
             else:
                 o[k] = _STRING
                 k += 1
-                marks.append(_STRING)
-                marks.append(start)
-                marks.append(i)
+                marks = _marked(marks, _STRING, start, i)
             continue
         if kind == DIGIT or (kind == DOT and i + 1 < n and t[d[i + 1]] == DIGIT):
             i = _number_end(sql, i)
@@ -365,9 +374,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
             else:
                 o[k] = size
                 k += 1
-                marks.append(size)
-                marks.append(start)
-                marks.append(i)
+                marks = _marked(marks, size, start, i)
             continue
         if kind == DOUBLE:
             i = _name_end(sql, i + 1)
@@ -412,9 +419,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
             else:
                 o[k] = _STRING
                 k += 1
-                marks.append(_STRING)
-                marks.append(start)
-                marks.append(i)
+                marks = _marked(marks, _STRING, start, i)
             continue
         if kind == STRANGE:
             broken = True
@@ -438,23 +443,62 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
     found.flags = flags
     found.comments = comments
     found.trace = tokens
+    found.broken = broken
+    found._first = first_start
+    found._first_end = first_end
     if broken:
         found.shape = b"\0" + sql
-        found.first = sql[first_start:first_end].upper()
         found.statements = 1
-        found.broken = True
-        found.marks = []
-        found.cuts = [n]
-        return found
-    if not fresh:
-        cuts.append(n)
-    found.shape = bytes(o[:k])
-    found.first = b"BLOCK" if block else sql[first_start:first_end].upper()
-    found.statements = statements
-    found.broken = False
-    found.marks = marks
-    found.cuts = cuts
+        found.marks = found._cuts = _EMPTY
+        found._end = n
+        found._block = False
+    else:
+        shape: bytes | bytearray = o[:k]  # bytes, through the pointer that `o` is when compiled
+        found.shape = shape if isinstance(shape, bytes) else bytes(shape)
+        found.statements = statements
+        found.marks = marks
+        found._cuts = cuts
+        found._end = -1 if fresh else n
+        found._block = block
+    if n < _SPARE_BYTES and not _spare:
+        _spare.append(buffer)
     return found
+
+
+def _marked(marks: list[int], kind: int, start: int, end: int) -> list[int]:
+    if marks is _EMPTY:
+        return [kind, start, end]
+    marks.append(kind)
+    marks.append(start)
+    marks.append(end)
+    return marks
+
+
+def _with(comments: list[int], start: int, end: int) -> list[int]:
+    if comments is _EMPTY:
+        return [start, end]
+    comments.append(start)
+    comments.append(end)
+    return comments
+
+
+def _is_plain_escape(d: bytes, i: int, n: int) -> bool:
+    """Is d[i:] the u of \\uXXXX or \\UXXXXXXXX with a code point that stands for itself?"""
+    end = i + (5 if d[i] == 117 else 9)
+    if end > n:
+        return False
+    point = 0
+    i += 1
+    while i < end:
+        c = d[i]
+        if 48 <= c <= 57:
+            point = point * 16 + c - 48
+        elif 65 <= (c & 223) <= 70:
+            point = point * 16 + (c & 223) - 55
+        else:
+            return False
+        i += 1
+    return 0 < point < 0xD800 or 0xDFFF < point <= 0x10FFFF
 
 
 def _string_end(sql: bytes, i: int, mode: int) -> int:
@@ -466,7 +510,13 @@ def _string_end(sql: bytes, i: int, mode: int) -> int:
     n = len(sql)
     while True:
         while i < n and d[i] != 39:
-            i += 2 if mode == 1 and d[i] == 92 else 1
+            if mode == 1 and d[i] == 92:
+                # PostgreSQL judges \u and \U while it scans: what may be wrong, or a surrogate, is left to its parser
+                if i + 1 < n and (d[i + 1] == 117 or d[i + 1] == 85) and not _is_plain_escape(d, i + 1, n):
+                    return n + 1
+                i += 2
+            else:
+                i += 1
         if i >= n:
             return n + 1
         i += 1

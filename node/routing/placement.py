@@ -15,11 +15,10 @@ from node.errors import ClientFault
 from node.routing.catalog import Catalog, CatalogColumn
 from node.routing.conditions import AllOf, AnyOf, Column, Compare, Condition, IsNull, Member, OneOf, Same
 from node.routing.keys import ALL, KeySet, intersection, keys_of, shards_of
-from node.routing.lexer import INTEGER
-from node.routing.operands import Literal, Parameter
+from node.routing.operands import Operand
 from node.routing.outcome import Plan, Values
+from node.routing.point import NOWHERE, Point, made
 from node.routing.scopes import Level, Reference
-from node.routing.shard_map import shard_of
 from node.routing.statement import Statement
 from node.routing.topology import DataType, ShardedTable, Topology
 
@@ -30,7 +29,6 @@ _TYPES: Final = {
     DataType.UUID: frozenset((2950,)),
 }
 _BPCHAR: Final = 1042
-_INTEGER_OIDS: Final = frozenset((0, 20, 21, 23))
 VIEW_DEPTH_MAX: Final = 16
 
 
@@ -105,6 +103,28 @@ class Template:
     refusal: ClientFault | None = None
     reasons: dict[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
     plans: dict[tuple[int, str | None], Plan] = field(default_factory=dict)
+    point: Point | None = None  # reads the one value that decides all keys; of an INSERT: the key of its only row
+
+    def operand(self) -> Operand | None:
+        """The value to which the conditions set every slot's key, as `keys` would find; None if there is more to it."""
+        found: Operand | None = None
+        set_to = [bool(slot.conditions) for slot in self.slots]
+        for slot in self.slots:
+            if slot.padded or slot.rule.function != self.slots[0].rule.function:
+                return None
+            for condition in slot.conditions:
+                if not isinstance(condition, Compare) or condition.operator != "=":
+                    return None
+                if found is not None and condition.operand != found:
+                    return None
+                found = condition.operand
+        for group in self.groups:
+            if any(set_to[index] for index in group):
+                for index in group:
+                    set_to[index] = True
+        for source, sink in self.edges:
+            set_to[sink] = set_to[sink] or set_to[source]
+        return found if all(set_to) else None
 
     def keys(self, values: Values) -> list[KeySet]:
         """Per slot. ClientFault for values that cannot be read."""
@@ -129,49 +149,14 @@ class Template:
 
     def shards(self, values: Values, topology: Topology) -> tuple[int, ...]:
         """Every shard that some part of the statement needs, ascending; empty if no row can match."""
-        if len(self.slots) == 1 and len(self.slots[0].conditions) == 1 and not self.slots[0].padded:
-            slot = self.slots[0]
-            key = plain_integer(slot.conditions[0], slot.rule, values)
-            if key is not None:
-                shard = shard_of(slot.rule, key, topology.shards)
-                return () if shard is None else (shard,)
-            return shards_of(slot.rule, keys_of(slot.conditions[0], slot.rule, values), topology.shards)
+        if self.point is not None:
+            shard = self.point.shard(values)
+            if shard != NOWHERE:
+                return (shard,)
         needed: set[int] = set()
         for slot, keys in zip(self.slots, self.keys(values), strict=True):
             needed.update(shards_of(slot.rule, keys, topology.shards))
         return tuple(sorted(needed))
-
-
-def plain_integer(condition: Condition, rule: ShardedTable, values: Values) -> int | None:
-    """The value of `key = 12345` or `key = $1`, where digits say all; None: to be evaluated as anything else is.
-
-    The commonest predicate of all, and a tenth of what `keys_of` and `shards_of` cost; they agree by test.
-    """
-    if type(condition) is not Compare or condition.operator != "=" or rule.data_type is not DataType.BIGINT:
-        return None
-    operand = condition.operand
-    if type(operand) is Literal:
-        lexed = values.lexed
-        marks = lexed.marks if lexed is not None else ()
-        at = 3 * operand.ordinal
-        if lexed is None or at >= len(marks) or marks[at] != INTEGER or operand.negative:
-            return None
-        raw = lexed.sql[marks[at + 1] : marks[at + 2]]
-        return int(raw) if len(raw) < 19 and raw.isdigit() else None
-    if type(operand) is not Parameter or values.parameters is None or operand.number > len(values.parameters):
-        return None
-    index = operand.number - 1
-    if index < len(values.types) and values.types[index] not in _INTEGER_OIDS:
-        return None
-    value = values.parameters[index]
-    if value is None:
-        return None
-    formats = values.formats
-    if formats and formats[index if len(formats) > 1 else 0]:
-        return int.from_bytes(value, "big", signed=True) if len(value) in (2, 4, 8) else None
-    # int2 and int4 have their own ranges, about which the evaluation complains
-    digits = 4 if index < len(values.types) and values.types[index] in (21, 23) else 18
-    return int(value) if len(value) <= digits and value.isdigit() else None
 
 
 def template(statement: Statement, topology: Topology, catalog: Catalog) -> Template:
@@ -183,6 +168,12 @@ def template(statement: Statement, topology: Topology, catalog: Catalog) -> Temp
     found = _Builder(statement, topology, catalog).build()
     statement.memo["template"] = (topology, catalog, found)
     return found
+
+
+def point_of(statement: Statement) -> Point | None:
+    """The point of the template that is remembered in the statement."""
+    memo = statement.memo.get("template")
+    return None if memo is None else memo[2].point
 
 
 class _Builder:
@@ -220,6 +211,11 @@ class _Builder:
         self._conditions(classes)
         self._groups(classes)
         self._colocation(near)
+        operand = built.operand() if self.statement.insert is None else None
+        if operand is not None:
+            built.point = made(
+                operand, built.slots[0].rule, self.topology, self.catalog, bound=self.statement.parameters > 0
+            )
         return built
 
     def _slot(self, reference: Reference, rule: ShardedTable) -> None:

@@ -84,12 +84,17 @@ def direct(question: Question, shards: tuple[int, ...], *reasons: str, anywhere:
 
 
 def by_key(question: Question, template: Template, shards: tuple[int, ...]) -> Plan:
-    """`direct` to the one shard that the keys name; plans are values, so each is made once."""
+    """`direct` to the one shard that the keys name; plans are values, so each is made once.
+
+    Whoever calls this says that any other values that name this shard have the same answer.
+    """
     role = question.hints.role
     known = template.plans.get((shards[0], role))
     if known is None:
         known = direct(question, shards, *tables_reason(template, shards))
         template.plans[shards[0], role] = known
+        if template.point is not None and role is None:
+            template.point.learn(known)
     return known
 
 

@@ -90,7 +90,8 @@ def _value(given: Bound, values: Values, what: str) -> int | None:
 
 
 def _int8_in(text: str) -> int:
-    """bigint's input function: decimal, 0x, 0o, 0b, single underscores between digits."""
+    """bigint's input function. Other spellings than decimal (0x, 0o, 0b, underscores) are refused: PostgreSQL reads
+    them since 16, and nobody here knows how old the servers are."""
     body = text.strip(" \t\n\r\f\v")
     try:
         if not body.isascii():
@@ -100,6 +101,8 @@ def _int8_in(text: str) -> int:
             raise ValueError
         prefixed = digits[:2].lower() in ("0x", "0o", "0b")
         number = int(sign + digits, 0) if prefixed else int(sign + digits)
+        if prefixed or "_" in digits:
+            raise refused(f'LIMIT or OFFSET written as "{text}"', hint="write it as a decimal number")
     except (ValueError, InvalidOperation):
         raise ClientFault(f'invalid input syntax for type bigint: "{text}"', sqlstate="22P02") from None
     if not -BIGINT_MAX - 1 <= number <= BIGINT_MAX:

@@ -21,7 +21,6 @@ from node.routing.operands import Operand, marked
 if TYPE_CHECKING:
     from node.routing.scopes import Level, Reference
 
-CACHE_LIMIT: Final = 1000  # shapes; query_cache_limit
 SHAPE_LIMIT_BYTES: Final = 64 * 1024  # longer texts are parsed each time: they rarely come again
 TREE_LIMIT: Final = 200  # exact trees of multi-shard statements
 
@@ -239,81 +238,3 @@ def _same_count(nodes: tuple[Any, ...], lexed: Lexed) -> None:
     """Lexer and parser must see the same statements, or one of them has misread a string (backslashes, dialects)."""
     if not lexed.broken and len(nodes) != lexed.statements:
         raise ClientFault("the statement could not be read with certainty", sqlstate="42601")
-
-
-class Entry:
-    """One shape of the cache, with its counters for SHOW QUERY_CACHE."""
-
-    __slots__ = ("direct", "hits", "multi", "shape", "statements", "traits")
-
-    def __init__(self, shape: bytes, statements: tuple[Statement, ...]) -> None:
-        self.shape = shape
-        self.statements = statements
-        self.traits: Any = None  # what the client side makes of the statements, once it has
-        self.hits = 0
-        self.direct = 0
-        self.multi = 0
-
-
-class StatementCache:
-    """Shapes to statements, least recently used out first. Per database; texts that do not parse are not kept."""
-
-    def __init__(self, limit: int = CACHE_LIMIT, flags: int = 0) -> None:
-        self.limit = limit
-        self.flags = flags
-        self.hits = 0
-        self.misses = 0
-        self._entries: dict[bytes, Entry] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def lookup(self, sql: bytes) -> tuple[tuple[Statement, ...], Lexed]:
-        """Raises ClientFault 42601 as `parse`."""
-        entry, lexed = self.entry(sql)
-        return entry.statements, lexed
-
-    def entry(self, sql: bytes) -> tuple[Entry, Lexed]:
-        """As `lookup`, with the counters."""
-        lexed = lex(sql, self.flags)
-        entries = self._entries
-        entry = entries.get(lexed.shape)
-        if entry is None:
-            return self._miss(lexed), lexed
-        self.hits += 1
-        entry.hits += 1
-        if entry.hits & 15 == 0:  # moving it on every hit would cost more than a slightly stale order
-            entries[lexed.shape] = entries.pop(lexed.shape)
-        return entry, lexed
-
-    def _miss(self, lexed: Lexed) -> Entry:
-        exact = b"\0" + lexed.sql
-        entry = self._entries.get(exact)
-        if entry is not None:
-            self.hits += 1
-            entry.hits += 1
-            return entry
-        self.misses += 1
-        statements, general = parse_lexed(lexed)
-        entry = Entry(lexed.shape if general else exact, statements)
-        if len(entry.shape) <= SHAPE_LIMIT_BYTES and self.limit > 0:
-            while len(self._entries) >= self.limit:
-                del self._entries[next(iter(self._entries))]
-            self._entries[entry.shape] = entry
-        return entry
-
-    def resize(self, limit: int) -> None:
-        self.limit = limit
-        while len(self._entries) > limit:
-            del self._entries[next(iter(self._entries))]
-
-    def clear(self) -> None:
-        self._entries.clear()
-
-    def rows(self) -> list[tuple[str, int, int, int]]:
-        """(query, hits, direct, multi) for SHOW QUERY_CACHE; literals show as their kind."""
-        readable = bytes.maketrans(b"\1\2\3", b"???")
-        return [
-            (e.shape.lstrip(b"\0").translate(readable).decode("utf-8", "replace"), e.hits, e.direct, e.multi)
-            for e in self._entries.values()
-        ]

@@ -48,6 +48,8 @@ def plan_modify(question: Question) -> Outcome:
     if not shards:
         return direct(question, (0,), *tables_reason(built, shards), "no row can match", anywhere=True)
     if len(shards) == 1:
+        if any(name == slot.rule.column for name, _ in statement.assigns):
+            return direct(question, shards, *tables_reason(built, shards))  # another key may be assigned next time
         return by_key(question, built, shards)
     return _modify_several(question, built, shards)
 

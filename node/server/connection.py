@@ -151,7 +151,7 @@ class ServerConnection:
                 self.learn()
             owner.from_server(self, out)
             # what follows answers another owner's request: the one who has the connection then hears it
-            if at == 0 or self.closed_why is not None:
+            if at == 0 or self.closed_why is not None or pipeline.broken:
                 break
         if pipeline.broken and self.closed_why is None:
             fault = self.out_of_sync()

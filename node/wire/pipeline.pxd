@@ -38,7 +38,7 @@ cdef class Requests:
 cdef class Pipeline:
     cdef public long long sent, done
     cdef public int tx_status, copy_in, broken
-    cdef public bint batch, failed, shared
+    cdef public bint batch, failed, shared, answered
     cdef public long long errors, units, tag, rows_inserted, rows_updated, rows_deleted
     cdef public bytes skip_error, last_error
     cdef public list statuses

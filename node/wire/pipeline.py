@@ -298,6 +298,7 @@ class Pipeline:
         self.copy_in = 0  # 1: the server takes CopyData; 2: CopyDone or CopyFail was forwarded
         self.broken = 0  # letter of the reply that fits nothing we asked; 0: all is well
         self.shared = False  # a lane: only what an autocommit read can be answered with fits
+        self.answered = False  # since the last ReadyForQuery something came that a Query can end with
         self.errors = 0  # ErrorResponses seen
         self.units = 0  # ReadyForQuery seen
         self.rows_inserted = self.rows_updated = self.rows_deleted = 0  # by the command tags
@@ -411,7 +412,7 @@ class Pipeline:
         at = self.head
         while at != self.tail:
             owner = self.owners[at & _MASK]
-            if owner is not None and not (found and found[-1] is owner):
+            if owner is not None and not (found and found[len(found) - 1] is owner):
                 found.append(owner)
             at += 1
         return found
@@ -491,9 +492,10 @@ class Pipeline:
                 if length != 5 or (head != _SYNC and head != _QUERY and head != _SKIP_QUERY):
                     self.broken = letter
                     break
-                if self.shared and p[pos + 5] != 73:  # I
+                if self.shared and (p[pos + 5] != 73 or (head == _QUERY and not self.answered)):  # I
                     self.broken = letter
                     break
+                self.answered = False
                 self.tx_status = p[pos + 5]
                 self.units += 1
                 self.copy_in = 0
@@ -513,6 +515,7 @@ class Pipeline:
                     if end <= n:
                         self.count_rows(data, pos + 5, end - 1)
                 self.copy_in = 0
+                self.answered = True
                 if head != _QUERY and head != _SKIP_QUERY:
                     if self.done == self.sent or head == _SYNC:
                         self.broken = letter
@@ -535,6 +538,7 @@ class Pipeline:
                     self.done += 1
             elif letter == 69:  # E: ErrorResponse
                 self.errors += 1
+                self.answered = True
                 self.copy_in = 0
                 if end <= n:
                     self.last_error = data[pos + 5 : end]

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from node.errors import ClientFault
@@ -33,6 +34,10 @@ NEWEST_MINOR = PROTOCOL_3_2 & 0xFFFF
 # A TLS record of type "handshake" starts so; as a length it would mean 369 million bytes, so it is never a packet.
 TLS_HANDSHAKE_BYTE = 0x16
 ALPN_PROTOCOL = "postgresql"
+# Startup packets that are taken apart once: the clients of one application send the same one at every connection. Only
+# short ones (a guest must not make us remember 10 kB), those unused for longest go first.
+REMEMBERED_STARTUPS = 512
+REMEMBERED_BYTES = 512
 
 _HEADER = struct.Struct("!II")
 _LENGTH = struct.Struct("!I")
@@ -52,9 +57,26 @@ class CancelRequest(NamedTuple):
     secret: bytes
 
 
-@dataclass(frozen=True, slots=True)
+def text_of(raw: bytes) -> str:
+    """UTF-8, and other bytes shown as \\xNN as PostgreSQL 16 does."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+class Introduction(NamedTuple):
+    """The texts of a startup packet, by `text_of`."""
+
+    user: str
+    database: str
+    parameters: Mapping[str, str]
+    replication: str
+
+
+@dataclass(frozen=True)
 class Startup:
-    """One StartupMessage. Texts are as the client sent them: their encoding is not known yet."""
+    """One StartupMessage. Its bytes are as the client sent them: their encoding is not known yet.
+
+    Clients whose packets are equal may share one, mappings and all: never change it.
+    """
 
     minor: int  # as asked for; may be newer than ours
     user: bytes
@@ -66,6 +88,15 @@ class Startup:
     @property
     def spoken_minor(self) -> int:
         return min(self.minor, NEWEST_MINOR)
+
+    @cached_property
+    def introduction(self) -> Introduction:
+        return Introduction(
+            text_of(self.user),
+            text_of(self.database),
+            {text_of(name): text_of(value) for name, value in self.settings.items()},
+            text_of(self.replication),
+        )
 
     def negotiation(self) -> bytes:
         """NegotiateProtocolVersion when the client asked for more than we know, else nothing.
@@ -121,7 +152,7 @@ def _request(code: int, body: bytes) -> Request:
             sqlstate="0A000",
             severity="FATAL",
         )
-    return _startup(minor, body)
+    return _startup(minor, body) if len(body) <= REMEMBERED_BYTES else _read_startup(minor, body)
 
 
 def _cancel(body: bytes) -> CancelRequest:
@@ -131,7 +162,7 @@ def _cancel(body: bytes) -> CancelRequest:
     return CancelRequest(_LENGTH.unpack_from(body)[0], secret)
 
 
-def _startup(minor: int, body: bytes) -> Startup:
+def _read_startup(minor: int, body: bytes) -> Startup:
     named = _pairs(body)
     user = named.pop(b"user", b"")
     if not user:
@@ -142,6 +173,9 @@ def _startup(minor: int, body: bytes) -> Startup:
     protocol_options = {name: value for name, value in named.items() if name.startswith(b"_pq_.")}
     settings.update((name, value) for name, value in named.items() if name not in protocol_options)
     return Startup(minor, user, database, replication, settings, protocol_options)
+
+
+_startup = lru_cache(maxsize=REMEMBERED_STARTUPS)(_read_startup)
 
 
 def _pairs(body: bytes) -> dict[bytes, bytes]:

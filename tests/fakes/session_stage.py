@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from random import Random
 from typing import Any, cast
 
 from fakes.model_server import ModelServer
+from fakes.shell import FakeShell
 
 from node.auth.verifier import Account, AuthType
 from node.client.parameters import NONE
@@ -19,12 +20,17 @@ from node.errors import ServerFault
 from node.gate import Gate
 from node.pool.balancer import Balancer
 from node.pool.core import Borrower, PoolCore, Waiter
+from node.pool.lane import Lanes
+from node.pool.lane_count import LaneCount
 from node.pool.lending import Lending
 from node.pool.pool import Pool
 from node.routing.catalog import Catalog
 from node.routing.topology import Topology
 from node.server.connection import Lost, ServerConnection
 from node.stats.counters import PoolCounters
+
+# Enough of a catalogue for reads of constants to be known as such.
+KNOWN = Catalog(operators=dict.fromkeys(("=", "<>", "<", ">", "<=", ">="), "i"))
 
 
 class Heard(bytearray):
@@ -39,12 +45,17 @@ class Heard(bytearray):
 class StagePool(Lending):
     """Lends `size` model servers; one that is not clean when it comes back is replaced by a new one."""
 
-    def __init__(self, stage: Stage, size: int) -> None:
+    def __init__(self, stage: Stage, size: int, lanes: int) -> None:
         super().__init__(PoolCore(size), PoolCounters(), lambda: stage.now)
         self.id = 1
         self.stage = stage
         self.core.idle.extend(self.fresh() for _ in range(size))
         self.out_of_sync: list[ServerConnection] = []
+        if lanes:
+            self.lanes = Lanes(
+                self, LaneCount(lanes, size), soon=lambda call: stage.soon.append(call), clock=self.clock,
+                later=lambda after_s, call: stage.later.append((stage.now + after_s, call)),
+            )  # fmt: skip
 
     def fresh(self) -> ServerConnection:
         server = ServerConnection(0, cast(Pool, self), NONE, 0.0)
@@ -82,6 +93,9 @@ class StagePool(Lending):
     def grant(self, waiter: Waiter, server: ServerConnection, now: float) -> None:
         waiter.gone = True
         waiter.borrower.granted(server)
+
+    def grow(self, now: float) -> None:
+        """It has all it may have."""
 
     def check_first(self, server: ServerConnection) -> None:
         raise AssertionError("nothing is cold here")
@@ -132,16 +146,21 @@ class _Task:
 class Stage:
     """One database of one shard. `settle` lets everything happen that was set going."""
 
-    def __init__(self, servers: int = 1, *, limits: Limits | None = None, prepared_limit: int = 1 << 62) -> None:
+    def __init__(
+        self, servers: int = 1, *, limits: Limits | None = None, prepared_limit: int = 1 << 62, lanes: int = 0
+    ) -> None:
         self.said: list[tuple[ServerConnection, bytes]] = []
         self.ended: list[ServerConnection] = []
+        self.soon: list[Callable[[], None]] = []  # when the turn of the loop ends
+        self.later: list[tuple[float, Callable[[], None]]] = []
         self._tasks: list[_Task] = []
         self.now = 0.0
-        self.pool = StagePool(self, servers)
+        self.pool = StagePool(self, servers, lanes)
         balancer = Balancer(cast(Pool, self.pool), [], strategy="random", split="include_primary", random=Random(0))
         self.database = Database(
             name="stage", user="me", epoch=0, mode="transaction", balancers=(balancer,), topology=Topology("stage", 1),
-            gate=Gate("stage"), layout=Layout(Catalog.EMPTY, loaded=True), prepared_limit=prepared_limit,
+            gate=Gate("stage"), layout=Layout(KNOWN if lanes else Catalog.EMPTY, loaded=True, sharing=bool(lanes)),
+            prepared_limit=prepared_limit,
         )  # fmt: skip
         self.services = Services(
             clock=lambda: self.now, spawn=self._spawn, shapes=Shapes(1000), prepared=PreparedStatements(100),
@@ -160,13 +179,42 @@ class Stage:
         heard = Heard()
         session = Session(
             self._numbered, self.services, Account("me", AuthType.TRUST, ()), self.database, write=heard.extend,
-            close=heard.close, pause_reading=lambda: None, resume_reading=lambda: None, address=("stage", 0), now=0.0,
+            shell=FakeShell(heard.close), now=0.0,
         )  # fmt: skip
         return session, heard
 
+    def turn(self) -> None:
+        """The turn of the loop ends: what boarded lanes is sent, and answered. Nothing of that is heard yet."""
+        calls, self.soon = self.soon, []
+        for call in calls:
+            call()
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        due = [call for at, call in self.later if at <= self.now]
+        self.later = [(at, call) for at, call in self.later if at > self.now]
+        for call in due:
+            call()
+
+    def hear(self, size: int) -> None:
+        """The first `size` bytes of what the servers have said arrive."""
+        server, data = self.said[0]
+        if size < len(data):
+            self.said[0] = (server, data[size:])
+        else:
+            del self.said[0]
+        self._deliver(server, data[:size])
+
+    def lose(self, server: ServerConnection) -> None:
+        """The server ends without a word; what it has said and nobody has heard is lost."""
+        self.said = [(other, data) for other, data in self.said if other is not server]
+        self.end(server)
+
     def settle(self) -> None:
-        while self.said or self.ended or self._tasks:
-            if self.said:
+        while self.said or self.ended or self._tasks or self.soon:
+            if self.soon:
+                self.turn()
+            elif self.said:
                 self._deliver(*self.said.pop(0))
             elif self._tasks:
                 task = self._tasks.pop(0)
@@ -178,24 +226,11 @@ class Stage:
                         continue
                     raise AssertionError("it was to end at once")
             else:
-                server = self.ended.pop(0)
-                server.lost(
-                    ServerFault("server closed the connection unexpectedly", sqlstate="08006", severity="FATAL")
-                )
+                self.end(self.ended.pop(0))
+
+    def end(self, server: ServerConnection) -> None:
+        server.lost(ServerFault("server closed the connection unexpectedly", sqlstate="08006", severity="FATAL"))
 
     def _deliver(self, server: ServerConnection, data: bytes) -> None:
-        """As server/protocol.py does."""
-        at = 0
-        while server.closed_why is None:
-            owner = server.owner
-            if owner is None:
-                server.unsolicited(data[at:])
-                return
-            out = server.pipeline.replies(data, at)
-            at = server.pipeline.stopped_at
-            server.learn()
-            owner.from_server(server, out)
-            if server.pipeline.broken and server.closed_why is None:
-                server.lost(server.out_of_sync())
-            if not at:
-                return
+        if server.closed_why is None:
+            server.receive(data)

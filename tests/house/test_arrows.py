@@ -22,6 +22,7 @@ SHELLS = {
     "node.__main__",
     "node.cli",
     "node.app",
+    "node.cancels",
     "node.databases",
     "node.face",
     "node.farewell",
@@ -34,6 +35,8 @@ SHELLS = {
     "node.log",
     "node.tcp",
     "node.tls",
+    "node.worker",
+    "node.workers",
     "node.client.copying",
     "node.client.enlist",
     "node.client.listener",
@@ -57,6 +60,14 @@ SHELLS = {
     "node.admin.consoles",
     "node.http.*",
     "node.embedded.*",
+    "node.embedded.bench.*",
+    "node.embedded.identity.client",
+    "node.embedded.identity.command",
+    "node.embedded.identity.run",
+    "node.embedded.identity.targets",
+    "node.embedded.identity.units",
+    "node.embedded.identity.weather",
+    "node.embedded.identity.world",
     "discovery.control",
     "discovery.mdns",
     "discovery.seeds",
@@ -78,6 +89,7 @@ CHAIN = ("client", "pool", "server", "auth", "wire", "errors")
 
 ABOVE_ALL = {
     "app",
+    "cancels",
     "databases",
     "face",
     "farewell",
@@ -87,6 +99,8 @@ ABOVE_ALL = {
     "layout",
     "reception",
     "resolver",
+    "worker",
+    "workers",
     "cli",
     "__main__",
 }
@@ -101,7 +115,8 @@ MAY_IMPORT = {
     "gate": {"errors"},
     "stats": {"errors"},
     "http": {"stats", "errors"},
-    "embedded": {"errors"},
+    # The bench logs in as a client does, times the lexer, and tells compiled modules from others.
+    "embedded": {"auth", "wire", "routing", "strip", "errors"},
     "log": set(),
     "options": {"errors"},
     # The list of compiled modules; setup.py runs the file before anything is installed.

@@ -22,8 +22,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from fakes.lane_riders import Client, Unit
+from fakes.lane_stage import HOSTILE, LAST_WORDS, ORDINARY, LaneStage
 
 from node import strip
+from node.client.prepared import PreparedStatements
+from node.routing.operands import Literal, Parameter
+from node.routing.outcome import Values
+from node.routing.shard_map import DefaultEntry, ListEntry, Mapping
+from node.routing.topology import DataType, Hasher, ShardedTable, Topology
+from node.wire import messages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,6 +100,13 @@ def test_hashes_agree(dice: random.Random) -> None:
             assert one == two, f"{function}({value!r})"
 
 
+def test_words_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.routing.hashing")
+    for _ in range(1000):
+        number = dice.choice((dice.getrandbits(64), dice.getrandbits(63), dice.randint(0, 9)))
+        assert compiled.word(number) == interpreted.word(number) == compiled.bigint(number), number
+
+
 SQL = """SELECT * FROM t WHERE a = 'it''s' AND b = $1 ORDER BY 1, x DESC LIMIT 10 -- end
 ; INSERT INTO "T" VALUES (1, -2.5e10, E'a\\nb', U&'d!0061' UESCAPE '!', $tag$ body $tag$, B'01', x'ff') ;
 /* one /* two */ */ WITH q AS (VALUES (0x1F, 1_000)) SELECT q.*, 'a' 'b' FROM q GROUP BY 1; BEGIN NULL; END; q'[x]'
@@ -118,6 +133,34 @@ def test_lexers_agree(dice: random.Random) -> None:
             sql = sql[:cut] + dice.randbytes(dice.randrange(4)) + sql[cut + dice.randrange(3) :]
         flags = dice.randrange(4)
         assert seen(compiled, sql, flags) == seen(interpreted, sql, flags), (sql, flags)
+
+
+def test_points_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.routing.point")
+    texts = [b"12", b"-7", b"-", b"", b"007", b"9" * 18, b"-" + b"9" * 17, b"1" * 19, b"+1", b" 1", b"1_0", b"0x1",
+             b"it", b"\xc3\xa9", b"\\", b"01234567-89ab-cdef-0123-456789abcdef", b"0123456789abcdef0123456789ABCDEF",
+             b"0123-4567-89ab-cdef-0123-4567-89ab-cdef", b"{01234567-89ab-cdef-0123-456789abcdef}"]  # fmt: skip
+    maps = (None, Mapping((ListEntry((1, b"it"), 2), DefaultEntry(9))))
+    for _ in range(3000):
+        rule = ShardedTable(
+            None, "t", "k", dice.choice((DataType.BIGINT, DataType.VARCHAR, DataType.UUID)),
+            dice.choice(list(Hasher)), dice.choice(maps),
+        )  # fmt: skip
+        topology = Topology("d", dice.randint(2, 5), (rule,))
+        value = dice.choice((dice.choice(texts), dice.randbytes(dice.choice((1, 2, 4, 8, 16)))))
+        before = dice.randbytes(dice.randrange(3))
+        data, start, end = before + value + dice.randbytes(dice.randrange(3)), len(before), len(before) + len(value)
+        how = (data, start, end, dice.random() < 0.5, dice.choice((0, 20, 21, 23, 25, 1043, 1042, 19, 2950, 2**32 - 1)))
+        literal = dice.choice((value, b"'" + value + b"'", b"'" + value.replace(b"'", b"''") + b"'"))
+        lexed = importlib.import_module("node.routing.lexer").lex(b"SELECT " + literal, dice.choice((0, 1)))
+        operand = dice.choice((Parameter(1), Literal(0), Literal(0, True), Literal(1)))
+        seen = []
+        for module in (compiled, interpreted):
+            point = module.made(operand, rule, topology, None, bound=False)
+            values = Values(lexed, (value, None), (int(how[3]),), ())
+            seen.append([outcome(lambda p=point, h=how: p.in_value(*h)), outcome(lambda p=point, t=lexed: p.in_text(t)),
+                         outcome(lambda p=point, v=values: p.shard(v))])  # fmt: skip
+        assert seen[0] == seen[1], (operand, rule, how, lexed.sql)
 
 
 def stream(dice: random.Random, letters: str) -> bytes:
@@ -163,10 +206,170 @@ def test_framing_agrees(dice: random.Random) -> None:
         assert seen(compiled, chunks, *how) == seen(interpreted, chunks, *how), (chunks, how)
 
 
+def test_batches_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.wire.batch")
+
+    def unit() -> bytes:
+        count = dice.randrange(4)
+        values = [dice.choice((None, dice.randbytes(dice.randrange(5)))) for _ in range(count)]
+        formats = dice.choice(((), (0,), (1,), (2,), (1, 0), tuple(dice.choices((0, 1), k=count))))
+        parts = [
+            messages.bind(b"", b"s", formats, values, dice.choice(((), (1,)))),
+            dice.choice((messages.execute(), messages.describe_statement(b"s"), messages.FLUSH)),
+            messages.SYNC,
+        ]
+        if dice.random() < 0.5:
+            types = dice.choices((0, 20, 2**32 - 1), k=dice.randrange(3))
+            parts.insert(dice.choice((0, 0, 0, 1)), messages.parse(dice.choice((b"s", b"s", b"t")), b"SELECT 1", types))
+        data = bytearray(b"".join(parts))
+        if dice.random() < 0.4:
+            data[dice.randrange(len(data))] = dice.choice((0, 1, 255, dice.randrange(256)))
+        return bytes(data)
+
+    def seen(module: ModuleType, data: bytes, at: int, end: int) -> object:
+        batch = module.Batch()
+        if not batch.read(data, at, end):
+            return None
+        heard: list[object] = [batch.parsed, data[batch.name : batch.name_end]]
+        if batch.parsed:
+            heard.append(data[batch.sql : batch.sql_end])
+        for number in range(-1, 6):
+            heard += [batch.find(data, number), batch.start, batch.end, batch.binary, batch.type_of(data, number)]
+        return heard
+
+    accepted = 0
+    for _ in range(3000):
+        before, data = dice.randbytes(dice.randrange(3)), unit()
+        whole, at, end = before + data + dice.randbytes(dice.randrange(3)), len(before), len(before) + len(data)
+        end += dice.choice((0, 0, 0, 0, -1, 1))
+        one, two = seen(compiled, whole, at, end), seen(interpreted, whole, at, end)
+        assert one == two, (whole, at, end)
+        accepted += one is not None
+    assert accepted > 300
+
+
+BATCH = (
+    b"P\0\0\0\x11\0SELECT $1\0\0\0", b"B\0\0\0\x0c\0\0\0\0\0\0\0\0", b"B\0\0\0\x0d\0s\0\0\0\0\0\0\0", b"D\0\0\0\6P\0",
+    b"D\0\0\0\6S\0", b"E\0\0\0\x09\0\0\0\0\0", b"C\0\0\0\6P\0", b"S\0\0\0\4",
+)  # fmt: skip
+
+
+def test_shared_batches_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.wire.pipeline")
+
+    def seen(module: ModuleType, data: bytes, at: int, limit: int) -> object:
+        requests = module.Requests(limit)
+        requests.feed(data)
+        whole = requests.batch(at)
+        found = tuple(getattr(requests, f"{name}_{end}") for name in ("text", "name") for end in ("at", "end"))
+        if whole:
+            requests.at = len(data)
+            requests.feed(data[:7])
+            requests.give_back(data)
+        return whole, requests.count, found, requests.bind_at, requests.buffer, requests.at, requests.waiting_bytes()
+
+    accepted = 0
+    for _ in range(5000):
+        data = b"".join(part for part in BATCH if dice.random() < 0.7)
+        if dice.random() < 0.3:
+            cut = dice.randrange(len(data) + 1)
+            data = data[:cut] + dice.randbytes(dice.randrange(3)) + data[cut + dice.randrange(3) :]
+        how = (data, dice.choice((0, 0, 0, min(18, len(data)))), dice.choice((8, 1 << 20, 1 << 20)))
+        one = seen(compiled, *how)
+        accepted += bool(one[0])  # type: ignore[index]
+        assert one == seen(interpreted, *how), how
+    assert accepted > 100
+
+
+def lane_steps(dice: random.Random) -> list[tuple[Any, ...]]:
+    steps: list[tuple[Any, ...]] = []
+    for number in range(dice.choice((20, 60, 120))):
+        match dice.randrange(8):
+            case 0 | 1 | 2:
+                kind = dice.choice(ORDINARY * 6 + HOSTILE + LAST_WORDS)
+                who = b"SELECT %d %s" % (dice.choice((number, dice.randrange(2))), kind.encode())
+                steps.append(("board", dice.randrange(5), who, dice.choice(("query", "unnamed", "named"))))
+            case 3 | 4:
+                steps.append(("deliver", dice.randrange(3), dice.choice((1, 5, 20, 100, 10_000))))
+            case 5:
+                steps.append((dice.choice(("turn", "turn", "turn", "house")),))
+            case 6:
+                steps.append((dice.choice(("leave", "stop", "resume", "way")), dice.randrange(5)))
+            case 7:
+                steps.append(dice.choice((("time", dice.choice((0.01, 0.03, 0.3))), ("die", dice.randrange(9)))))
+    return steps
+
+
+def lane_log(module: ModuleType, steps: list[tuple[Any, ...]]) -> object:
+    """What riders and servers hear of a conversation on the lanes of `module`."""
+    stage = LaneStage(size=3, min_size=3, prepared_limit=3)
+    pool = stage.pool
+    made = module.Lanes(
+        pool, pool.lanes.count, soon=lambda call: stage.soon.append(call), clock=lambda: stage.now,
+        later=lambda after_s, call: stage.later.append((stage.now + after_s, call)),
+    )  # fmt: skip
+    made.prepared_limit = 3
+    pool.lanes = made
+    statements = PreparedStatements(10)
+    clients = [Client(stage, number) for number in range(5)]
+    log: list[object] = []
+    for step in steps:
+        match step:
+            case ("board", number, who, how):
+                client = clients[number]
+                prepared = statements.use(b"SELECT %s" % (b"bad" if len(who) % 5 == 0 else b"a"), b"\0\0", "")
+                if client.unit is None and not client.writing_paused:
+                    client.take(Unit(who, how, prepared))
+                elif client.lane is None and client.unit is not None:
+                    client.ride()
+            case ("deliver", pick, size) if pick < len(stage.servers):
+                if stage.servers[pick].reading:
+                    stage.servers[pick].deliver(size)
+            case ("turn",):
+                stage.turn()
+            case ("house",):
+                stage.keep_house()
+                pool.tick(stage.now)
+            case ("leave", number) if clients[number].unit is not None:
+                clients[number].leave()
+            case ("stop", number):
+                clients[number].reads = False
+            case ("resume", number):
+                clients[number].resume()
+            case ("way", number) if clients[number].lane is not None:
+                clients[number].lane.make_way()
+            case ("time", seconds):
+                stage.pass_time(seconds)
+            case ("die", pick) if pick < len(stage.servers):
+                stage.servers[pick].die()
+        lanes = [(lane.depth, lane.open, lane.heard, len(lane.outbox), len(lane.unsure)) for lane in made.active]
+        known = [list(server.connection.prepared.values()) for server in stage.servers]
+        log.append((step, lanes, known, made.ended, [(client.ends[:], client.heard) for client in clients]))
+    stage.stop()
+    units = [server.connection.pipeline.units for server in stage.servers]
+    return log, [client.log for client in clients], vars_of(pool.counters), units
+
+
+def vars_of(counters: Any) -> dict[str, Any]:
+    names = [name for name in dir(counters) if name.startswith("lane")]
+    return {name: getattr(counters, name) for name in names}
+
+
+def test_lanes_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.pool.lane")
+    answered = 0
+    for _ in range(150):
+        steps = lane_steps(dice)
+        one, two = lane_log(compiled, steps), lane_log(interpreted, steps)
+        assert one == two, steps
+        answered += str(one).count("answered")
+    assert answered > 1000
+
+
 def test_reply_queues_agree(dice: random.Random) -> None:
     compiled, interpreted = twins("node.wire.pipeline")
     owners = ("a", "b")
-    state = ("sent", "done", "tx_status", "batch", "failed", "copy_in", "broken", "errors", "units", "tag")
+    state = ("sent", "done", "tx_status", "batch", "failed", "copy_in", "broken", "errors", "units", "tag", "answered")
     state += ("skip_error", "last_error", "statuses", "stopped_at")
 
     def act(pipeline: Any, module: ModuleType, step: tuple[Any, ...]) -> object:
@@ -175,6 +378,13 @@ def test_reply_queues_agree(dice: random.Random) -> None:
                 return pipeline.replies(data, start)
             case ("owe_fake", owner):
                 return pipeline.owe_fake(module.FAKE_PARSE_COMPLETE, owner)
+            case ("shared", shared):
+                pipeline.shared = shared
+                return None
+            case ("owe_unit", count, owner):
+                return pipeline.owe_unit(count, owner)
+            case ("change_owner", owner, to):
+                return pipeline.change_owner(owner, to), pipeline.head_owner(), pipeline.all_owners()
             case (name,):
                 return getattr(pipeline, name)()
             case (name, owner):
@@ -186,11 +396,16 @@ def test_reply_queues_agree(dice: random.Random) -> None:
         pair = [(compiled, compiled.Pipeline()), (interpreted, interpreted.Pipeline())]
         steps: list[tuple[Any, ...]] = []
         for _ in range(dice.randrange(40)):
-            match dice.randrange(4):
+            match dice.randrange(6):
                 case 0:
                     steps.append((dice.choice(with_owner), dice.choice(owners)))
                 case 1:
                     steps.append((dice.choice(("owe", "owe", "owe", "copy_ended")),))
+                case 2:
+                    steps.append(("owe_unit", dice.randrange(5), dice.choice(owners)))
+                case 3:
+                    changed = ("change_owner", dice.choice(owners), dice.choice((*owners, None)))
+                    steps.append(dice.choice((("shared", dice.random() < 0.5), changed)))
                 case _:
                     steps += [("replies", chunk, 0) for chunk in torn(dice, stream(dice, "ZZCCDT12nstENSAGHdcI3"))]
         for step in steps:
@@ -200,6 +415,39 @@ def test_reply_queues_agree(dice: random.Random) -> None:
             assert one == two, (steps, step)
             if one["broken"]:
                 break
+
+
+def test_statement_caches_agree(dice: random.Random) -> None:
+    compiled, interpreted = twins("node.routing.cache")
+    texts = (
+        b"SELECT 1",
+        b"SELECT 2",
+        b"SELECT $1",
+        b"select $1 ;",
+        b"SELECT a",
+        b"SELEC",
+        b"SELECT 5::float(24)",
+        b"BEGIN",
+    )
+    for _ in range(100):
+        pair = [
+            module.StatementCache(dice_limit)
+            for dice_limit in (dice.randrange(4),)
+            for module in (compiled, interpreted)
+        ]
+        for _ in range(30):
+            sql, step = dice.choice(texts), dice.randrange(20)
+            heard = []
+            for cache in pair:
+                if step == 0:
+                    cache.clear()
+                elif step == 1:
+                    cache.resize(2)
+                found = outcome(lambda c=cache, t=sql: c.lookup(t)[1].sql)
+                entry = None if isinstance(found, tuple) else cache.find(sql)
+                heard.append((found, cache.hits, cache.misses, cache.rows(), len(cache), entry and entry.shape,
+                              entry and entry.hits, cache.lexed is None))  # fmt: skip
+            assert heard[0] == heard[1], (sql, step)
 
 
 def test_merges_agree(dice: random.Random) -> None:

@@ -79,6 +79,13 @@ class Wire:
             elif letter == b"Z":
                 return answer
 
+    def major(self) -> int:
+        """The server's major version."""
+        (row,) = self.query("SHOW server_version_num").rows
+        (number,) = messages.parse_data_row(row)
+        assert number is not None
+        return int(number) // 10000
+
     def query(self, sql: str) -> Answer:
         self.socket.sendall(messages.query(sql))
         answer = self._until_ready()

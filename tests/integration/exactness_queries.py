@@ -26,16 +26,17 @@ _CHOOSABLE = tuple({"f": "abs(f)", "iv": "justify_interval(iv)"}.get(name, name)
 _SPREADS = ("variance", "var_pop", "var_samp", "stddev", "stddev_pop", "stddev_samp")
 
 
-def random_rows(rng: random.Random, count: int) -> list[tuple[str, list[str | None]]]:
-    """Rows as COPY text, thick with ties, NULLs, infinities and extremes."""
-    return [(str(number), _row(rng, number)) for number in range(count)]
+def random_rows(rng: random.Random, count: int, postgres: int) -> list[tuple[str, list[str | None]]]:
+    """Rows as COPY text, thick with ties, NULLs, infinities and extremes. `postgres`: the server's major version."""
+    return [(str(number), _row(rng, number, postgres)) for number in range(count)]
 
 
-def _row(rng: random.Random, number: int) -> list[str | None]:
+def _row(rng: random.Random, number: int, postgres: int) -> list[str | None]:
     pick = rng.choice
     word = "".join(pick("abAB é_") for _ in range(rng.randrange(4))).strip() or pick(["", "z"])
     day = f"20{rng.randrange(10, 13)}-0{rng.randrange(1, 10)}-1{rng.randrange(10)}"
     moment = f"{day} 1{rng.randrange(10)}:00:0{rng.randrange(10)}.{pick(['9', '000009', '919160', '5'])}"
+    longest = "infinity" if postgres >= 17 else "9999 years"
     drawn: list[str | None] = [
         str(number),
         str(rng.randrange(4)),
@@ -52,7 +53,7 @@ def _row(rng: random.Random, number: int) -> list[str | None]:
         pick([day, day, "infinity", "0044-03-15 BC"]),
         f"1{rng.randrange(10)}:30:00.{pick(['1', '000001'])}",
         f"1{rng.randrange(10)}:30:00{pick(['+00', '+02', '-05'])}",
-        pick(["1 day", "24 hours", "1 mon", "30 days", "-1 day", "1 year -3 days", "infinity"]),
+        pick(["1 day", "24 hours", "1 mon", "30 days", "-1 day", "1 year -3 days", longest]),
         f"00000000-0000-0000-0000-00000000000{rng.randrange(10)}",
         pick(["t", "f"]),
         "\\\\x" + bytes(rng.randrange(3) for _ in range(rng.randrange(4))).hex(),

@@ -312,7 +312,9 @@ def test_a_document_that_does_not_validate_changes_nothing(
 ) -> None:
     new = tmp_path / "new.toml"
     new.write_text(config_toml(shards, general="qurey_timeout = 1\npooler_mode = 'sometimes'\n"))
-    before = three[0].ask("SHOW ROLLOUT")
+    before = wait_until(
+        lambda: rows if len(rows := three[0].ask("SHOW ROLLOUT")) == len(three) else None, "every member has a seat", 20
+    )
     status, report = rollout(three[2], new)
     assert (status, report["outcome"], report["nodes"]) == (1, "aborted", []), report
     assert "qurey_timeout" in report["reason"]

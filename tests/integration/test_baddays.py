@@ -57,6 +57,28 @@ def alone(
     return nodes(config_toml([shard], general=general), users, **options)  # type: ignore[arg-type]
 
 
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_does_not_start_and_says_everything_that_is_wrong(node_factory: Nodes, shards: list[Database]) -> None:
+    table = sharded_table("t", lines="mapping = [{values = [1], shard = 5}]")
+    node = node_factory(
+        config_toml(shards, general='pooler_mod = "session"\ntls_private_key = "k"\n', tables=table),
+        users_toml(lines='pool_sise = 5\n[[users]]\nname = "u"\npassword = 5\n'),
+        wait=False,
+    )
+    assert node.process is not None
+    assert node.process.wait(20) == 1
+    for error in (
+        "pooler_mod",
+        '"tls_private_key" needs "tls_certificate"',
+        "has no shard 5",
+        "pool_sise",
+        '"password" in [[users]]',
+    ):
+        assert error in node.log_text()
+
+
 # --- logins -----------------------------------------------------------------------------------------------------------
 
 

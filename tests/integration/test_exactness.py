@@ -30,7 +30,7 @@ def test_random_queries_answer_as_one_table_would(connect: Connect, seed: int | 
     rng = random.Random(chosen)
     shards = rng.choice((2, 3))
     spread = Spread(connect, DDL, KEYS, shards)
-    rows = random_rows(rng, 60)
+    rows = random_rows(rng, 60, spread.whole.major())
     places = {key: rng.randrange(shards if rng.random() < 0.7 else 1) for key, _ in rows}
     spread.load("t", rows, places.__getitem__)
     answered = 0

@@ -72,7 +72,8 @@ def _binary(rng: random.Random) -> Input:
     return Input(("FORMAT binary",), copy.CopyFormat(copy.BINARY, key, key_name=NAMES[key]), data)
 
 
-def _lines(rng: random.Random, csv: bool) -> Input:
+def _lines(rng: random.Random, csv: bool, postgres: int) -> Input:
+    """`postgres`: the server's major version."""
     key = rng.randrange(3)
     delimiter, null = rng.choice([None, None, b";", b"|"]), rng.choice([None, None, b"N", b"\\N", b""])
     quote, escape = rng.choice([b'"', b'"', b"'"]), rng.choice([None, None, b"\\", b"!"])
@@ -113,6 +114,8 @@ def _lines(rng: random.Random, csv: bool) -> Input:
         escape=escape,
         force_null=loose,
         force_not_null=strict,
+        end_marker=not csv or postgres < 18,
+        marker_alone=postgres >= 18,
     )
     return Input(tuple(options), made, data)
 
@@ -153,9 +156,10 @@ def _parts(given: Input, rng: random.Random) -> tuple[list[list[bytes]], list[by
 def test_rows_and_keys_are_those_of_one_table(wires: list[Wire], kind: str) -> None:
     seed = 20
     rng = random.Random(seed)
+    postgres = wires[2].major()
     seen: Counter[str] = Counter()
     for number in range(INPUTS):
-        given = _binary(rng) if kind == "binary" else _lines(rng, kind == "csv")
+        given = _binary(rng) if kind == "binary" else _lines(rng, kind == "csv", postgres)
         said = f"seed {seed}, input {number}: {given.sql} {given.data!r}"
         for wire in wires:
             wire.query("TRUNCATE k")

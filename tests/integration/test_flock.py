@@ -7,6 +7,7 @@ import base64
 import secrets
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -234,24 +235,34 @@ def test_cluster_runs_a_command_everywhere(node_factory: Nodes, config: str) -> 
 
 
 def test_a_cancel_finds_its_client_through_another_node(node_factory: Nodes, config: str) -> None:
-    nodes = start_flock(node_factory, "cancel", config, count=2)
-    asyncio.run(_cancelled_elsewhere(nodes[0], nodes[1]))
+    nodes = start_flock(node_factory, "cancel", config)
+    asyncio.run(_cancelled_elsewhere(nodes[0], [*nodes[1:], nodes[0]] * 5))
 
 
-async def _cancelled_elsewhere(one: NodeProcess, other: NodeProcess) -> None:
-    """A load balancer sends a cancel request anywhere."""
-    async with await raw(one) as client:
-        client.send(messages.query("SELECT pg_sleep(30)"))
-        await asyncio.to_thread(wait_until, lambda: one.ask("SHOW POOLS")[0]["sv_active"] == "1", "the statement runs")
+async def _cancelled_elsewhere(one: NodeProcess, others: Sequence[NodeProcess]) -> None:
+    """A load balancer sends a cancel request anywhere: here to each of `others` in turn."""
+    async with await raw(one) as client, await raw(one) as bystander:
         pid, right = client.key
-        for secret in (bytes(len(right)), right):  # the first is nobody's
-            reader, writer = await asyncio.open_connection(other.host, other.port)
-            writer.write(cancel_request(pid, secret))
-            assert await asyncio.wait_for(reader.read(), 10) == b""  # a cancel request is never answered
-            writer.close()
-        answer = await client.answer()
-        assert [error["C"] for error in answer.errors] == ["57014"]
-        assert (await client.query("SELECT 1")).letters == "TDCZ"
+        for other in others:
+            bystander.send(messages.query("SELECT pg_sleep(0.3)"))
+            client.send(messages.query("SELECT pg_sleep(30)"))
+            await asyncio.to_thread(
+                wait_until, lambda: one.ask("SHOW POOLS")[0]["sv_active"] == "2", "both statements run"
+            )
+            await _ask_to_cancel(other, pid, bytes(len(right)))  # nobody's
+            await _ask_to_cancel(other, pid, right)
+            answer = await client.answer()
+            assert [error["C"] for error in answer.errors] == ["57014"]
+            await _ask_to_cancel(other, pid, right)  # too late: it hits nobody
+            assert (await client.query("SELECT 1")).letters == "TDCZ"
+            assert (await bystander.answer()).errors == []
+
+
+async def _ask_to_cancel(node: NodeProcess, pid: int, secret: bytes) -> None:
+    reader, writer = await asyncio.open_connection(node.host, node.port)
+    writer.write(cancel_request(pid, secret))
+    assert await asyncio.wait_for(reader.read(), 10) == b""  # a cancel request is never answered
+    writer.close()
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -272,6 +283,7 @@ def test_a_flock_with_a_key_turns_and_lets_nobody_else_in(
     assert {version for version, _ in versions(nodes)} == {"2"}
     salts = {_salt(node) for node in nodes}
     assert len(salts) == 1  # a client cannot tell one member from another by its login
+    asyncio.run(_cancelled_elsewhere(nodes[0], nodes[1:]))
 
     other = key_file(tmp_path, "other")
     for name, options in (("stranger", ("--key-file", other)), ("naked", ())):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from fakes.certificates import Authority
 
-from node.auth.scram import ScramVerifier
+from node.auth.scram import Derived, ScramVerifier, derive
 from node.auth.verifier import Account, Authenticator, AuthType
 from node.client.listener import Listener, ListenFault, SocketInUse, UnixSocket
 from node.client.login import Login, LoginResult, LoginRules, Reception, login_success_messages
@@ -229,6 +230,24 @@ async def test_a_wrong_user_reads_like_a_wrong_password(make_house: MakeHouse, a
     known = await refusal(house, user, "wrong")
     assert f'FATAL:  password authentication failed for user "{user}"' in known
     assert await refusal(house, "nobody", "wrong") == known.replace(f'"{user}"', '"nobody"')
+
+
+async def test_pbkdf2_runs_once_for_all_who_come_first_and_beside_the_loop(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derived: list[tuple[str, bool]] = []
+
+    def counted(password: str, salt: bytes, iterations: int) -> Derived:
+        derived.append((password, threading.current_thread() is threading.main_thread()))
+        return derive(password, salt, iterations)
+
+    monkeypatch.setattr("node.client.login.derive", counted)
+    house = await make_house(LoginRules())
+    results = await asyncio.gather(*(log_in(house, "scram", "old secret") for _ in range(20)))
+    assert {result.accepted.method for result in results} == {"scram-sha-256"}
+    assert sorted(derived) == sorted([("old secret", False), (UMLAUT, False)])
+    await log_in(house, "scram", UMLAUT)
+    assert len(derived) == 2
 
 
 async def test_a_missing_database_is_told_after_the_password(make_house: MakeHouse) -> None:

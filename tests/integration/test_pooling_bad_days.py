@@ -336,3 +336,80 @@ def test_reads_go_to_replicas_and_writes_to_the_primary(
             assert b"C08P01\0" in await client.ended()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("min_size", [0, 1])
+def test_a_replica_that_goes_is_banned_and_comes_back(
+    min_size: int, shards: list[Database], node_factory: Nodes, own_server: Server
+) -> None:
+    """The primary answers meanwhile. Whoever finds it gone may be told so; nobody after him, and writes never."""
+    own_server.create_database("replica", USER)
+    for database, name in ((shards[0], "primary"), (Database(own_server, "replica"), "replica")):
+        database.sql(f"CREATE TABLE who AS SELECT '{name}'::text AS name; GRANT ALL ON who TO {USER}")
+    lines = (
+        f'\n[[databases]]\nname = "flock"\nhost = "{own_server.host}"\nport = {own_server.port}\n'
+        'database_name = "replica"\nrole = "replica"\n'
+    )
+    general = (
+        f'read_write_split = "include_primary_if_replica_banned"\nmin_pool_size = {min_size}\n'
+        'ban_timeout = 300\nidle_healthcheck_interval = 100\nclient_connection_recovery = "recover"\n'
+    )
+    node = node_factory(config_toml(shards[:1], general=general, lines=lines))
+
+    def banned() -> list[tuple[str | None, str | None]]:
+        return [(row["port"], row["ban_reason"]) for row in node.ask("SHOW BANS")]
+
+    with connect(node) as client:
+
+        def asked() -> str:
+            row = client.execute("SELECT name FROM who").fetchone()
+            assert row is not None
+            return str(row[0])
+
+        def asked_of_the_dead() -> str:
+            try:
+                return asked()
+            except psycopg.Error as error:
+                return error.sqlstate or str(error)
+
+        assert [asked() for _ in range(5)] == ["replica"] * 5
+        assert banned() == []
+        own_server.stop()
+        heard: list[str] = []
+        wait_until(lambda: heard.append(asked_of_the_dead()) or heard[-1] == "primary", "reads go to the primary")
+        assert heard in (["primary"], ["58000", "primary"])
+        ((port, reason),) = banned()
+        assert port == str(own_server.port)
+        assert reason is not None
+        assert f"127.0.0.1:{port}" in reason
+        assert [asked() for _ in range(5)] == ["primary"] * 5
+        assert client.execute("UPDATE who SET name = name RETURNING name").fetchone() == ("primary",)
+        own_server.start()
+        wait_until(lambda: banned() == [], "the ban is lifted")
+        assert [asked() for _ in range(5)] == ["replica"] * 5
+        client.execute("SELECT 1")
+
+
+def test_a_ban_by_hand_stays_until_it_is_lifted_by_hand(shards: list[Database], node_factory: Nodes) -> None:
+    """With one replica and no primary to fall back to, a banned replica means an error that says what to do."""
+    for database, name in zip(shards, ("primary", "replica"), strict=True):
+        database.sql(f"CREATE TABLE who AS SELECT '{name}'::text AS name; GRANT ALL ON who TO {USER}")
+    server = shards[1].server
+    lines = (
+        f'\n[[databases]]\nname = "flock"\nhost = "{server.host}"\nport = {server.port}\n'
+        f'database_name = "{shards[1].name}"\nrole = "replica"\n'
+    )
+    general = 'read_write_split = "exclude_primary"\nban_timeout = 100\nidle_healthcheck_interval = 50\n'
+    node = node_factory(config_toml(shards[:1], general=general, lines=lines))
+    with connect(node) as client:
+        assert client.execute("SELECT name FROM who").fetchone() == ("replica",)
+        (pool,) = [row for row in node.ask("SHOW POOLS") if row["role"] == "replica"]
+        node.ask(f"BAN {pool['id']}")
+        assert [row["ban_time_left"] for row in node.ask("SHOW BANS")] == [None]
+        with pytest.raises(psycopg.Error, match="all replicas are banned") as caught:
+            client.execute("SELECT name FROM who")
+        assert caught.value.sqlstate == "58000"
+        assert "UNBAN" in str(caught.value.diag.message_hint)
+        assert client.execute("UPDATE who SET name = name RETURNING name").fetchone() == ("primary",)
+        node.ask(f"UNBAN {pool['id']}")
+        assert client.execute("SELECT name FROM who").fetchone() == ("replica",)

@@ -144,12 +144,14 @@ def test_an_invalid_document_is_refused_before_anything_opens(flock: Flock) -> N
         flock.config()
         .replace("default_pool_size", "default_pool_sise")
         .replace("drain_timeout = 1500", "drain_timeout = true")
+        .replace('{values = ["north"], shard = 0}', '{values = ["north", 5], shard = 4}')
     )
     done = roll_out(flock.nodes[0], bad + '\n[[nothing]]\ndatabase = "nowhere"\n', "--json")
     assert done.status == 1
     assert done.report["outcome"] == "aborted"
     assert done.report["nodes"] == []
-    for error in ("default_pool_sise", "drain_timeout", "nothing"):
+    # what no key shows by itself is listed beside the keys that are wrong
+    for error in ("default_pool_sise", "drain_timeout", "nothing", "mapping key 5 is not a", "has no shard 4"):
         assert error in done.report["reason"]
     assert last_rollout(flock.nodes[0]) == shown  # no new row
     assert versions(flock.nodes) == before

@@ -251,6 +251,36 @@ def test_cancel_reaches_every_shard(world: World) -> None:
         assert len(client.execute("SELECT id FROM t ORDER BY id").fetchall()) == 2
 
 
+@pytest.mark.parametrize(
+    ("parameters", "statements"),
+    [
+        (None, ["SELECT id FROM t WHERE pg_sleep(60) IS NOT NULL ORDER BY id"]),
+        ((), ["UPDATE t SET x = 2 WHERE pg_sleep(60) IS NOT NULL"]),
+        (None, ["BEGIN", "UPDATE t SET x = 2", "SELECT count(*) FROM t WHERE pg_sleep(60) IS NOT NULL"]),
+        ((), ["BEGIN", "UPDATE t SET x = 2 WHERE id = 1", "UPDATE t SET x = 2 WHERE id = 3 AND pg_sleep(60) IS NULL"]),
+    ],
+    ids=["read", "write", "transaction", "transaction that grows"],
+)
+def test_query_timeout_ends_it_on_every_shard(
+    parameters: tuple[object, ...] | None, statements: list[str], world: World
+) -> None:
+    """By the simple protocol (no parameters) and by the extended one."""
+    node = world.start(general="query_timeout = 400\n")
+    with connect(node) as other:
+        other.execute("INSERT INTO t VALUES (1, 1), (3, 3)")
+        client = connect(node)
+        for sql in statements[:-1]:
+            client.execute(sql.encode())
+        with pytest.raises(psycopg.Error, match="canceling statement due to query_timeout") as caught:
+            client.execute(statements[-1].encode(), parameters, prepare=parameters is not None)
+        assert (caught.value.sqlstate, caught.value.diag.severity) == ("58000", "FATAL")
+        assert client.closed
+        wait_until(lambda: not world.in_transaction(), "nothing runs any more on either shard")
+        assert world.prepared() == []
+        assert other.execute("UPDATE t SET x = x RETURNING x").rowcount == 2  # no lock is left
+    assert world.rows() == ["1=1", "3=3"]
+
+
 def test_a_server_killed_in_the_middle(world: World) -> None:
     node = world.start()
     client = connect(node)

@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Iterator
 
+import pytest
 from fakes.session_stage import Stage
 
 from node.client.session import CLOSED, READY
@@ -28,7 +29,7 @@ def good_stream(dice: random.Random) -> list[bytes]:
     names = (b"", b"a", b"b")
     parts: list[bytes] = []
     for _ in range(dice.randrange(1, 5)):
-        name, text = dice.choice(names), b"SELECT fuzz %d" % dice.randrange(4)
+        name, text = dice.choice(names), b"SELECT 'fuzz %d'" % dice.randrange(4)
         match dice.randrange(14):
             case 0:
                 parts.append(m.query(text))
@@ -128,8 +129,8 @@ def declared(message: bytes) -> bool:
 
 
 VICTIM = [
-    (m.query("SELECT victim"), b"TDCZ"),
-    (m.parse(b"a", b"SELECT victim 2") + m.bind(b"", b"a") + m.execute() + m.SYNC, b"12DCZ"),
+    (m.query("SELECT 'victim'"), b"TDCZ"),
+    (m.parse(b"a", b"SELECT 'victim 2'") + m.bind(b"", b"a") + m.execute() + m.SYNC, b"12DCZ"),
     (m.bind(b"", b"a") + m.execute() + m.close_statement(b"a") + m.SYNC, b"2DC3Z"),
 ]
 
@@ -147,12 +148,13 @@ def look_after(stage: Stage, data: bytes) -> None:
     stage.settle()
 
 
-def test_byte_soup() -> None:
+@pytest.mark.parametrize("lanes", [0, 1])
+def test_byte_soup(lanes: int) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)
     dice = random.Random(seed)
-    stage = Stage(prepared_limit=3)
-    for number in range(STREAMS):
+    stage = Stage(prepared_limit=3, lanes=lanes)
+    for number in range(STREAMS // (1 + 3 * lanes)):
         data = mutated(dice, good_stream(dice))
         session, heard = stage.client()
         for chunk in tearing(dice, data):
@@ -172,3 +174,4 @@ def test_byte_soup() -> None:
         assert stage.database.gate.running == 0, data
         if number % 50 == 0:
             look_after(stage, data)
+    assert (stage.pool.counters.lane_units > 100) == bool(lanes)

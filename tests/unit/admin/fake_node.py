@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from fakes.shell import FakeShell
+
 from discovery.member import Address, State
 from discovery.service import MemberView
 from node.admin.ports import RolloutReport, RolloutRequest, RolloutStatus
@@ -160,10 +162,7 @@ class FakeNode:
             Account("starling"),
             self.databases.find("starling", "birds"),
             write=lambda data: None,
-            close=lambda: None,
-            pause_reading=lambda: None,
-            resume_reading=lambda: None,
-            address=("10.9.8.7", 5555),
+            shell=FakeShell(at=("10.9.8.7", 5555)),
             now=self.now,
         )
         session.application_name = "psql"

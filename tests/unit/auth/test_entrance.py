@@ -362,3 +362,55 @@ def test_mutated_conversations_end_in_an_acceptance_or_a_declared_fault() -> Non
             assert not desk.entrance.over
             outcomes["waiting"] += 1
     assert min(outcomes.values()) > 100, outcomes
+
+
+def test_keys_are_derived_before_the_first_question_and_once() -> None:
+    desk = Desk()
+    derived: list[Account] = []
+    entrance = desk.entrance = Entrance(
+        LoginRules(),
+        Authenticator(b"secret", Random(1).randbytes, iterations=1),
+        desk.find,
+        local=False,
+        write=desk.write,
+        upgrade=desk.upgrades.append,
+        check=lambda account, database, password: None,
+        accept=desk.once("accepted"),
+        cancel=desk.once("cancelled"),
+        refuse=desk.once("refused"),
+        derive=derived.append,
+    )
+    client = ScramClient("secret", [b"SCRAM-SHA-256"], nonce=b"nonce", binding=None, cache=KeyCache())
+    desk.send(startup("scram"))
+    assert [account.user for account in derived] == ["scram"]
+    assert desk.written == b""
+    desk.send(client.start())  # early: it is read when its turn has come
+    entrance.derived()
+    asked, continued = desk.written[:24], desk.written[24:]
+    assert parse_authentication(asked[5:]).mechanisms() == [b"SCRAM-SHA-256"]
+    client.challenged(parse_authentication(continued[5:]).data)
+    desk.send(client.prove())
+    assert desk.accepted is not None
+    entrance.derived()  # late: it is over
+
+
+def test_who_runs_out_of_time_while_keys_are_derived_is_refused_once() -> None:
+    desk = Desk()
+    entrance = desk.entrance = Entrance(
+        LoginRules(),
+        Authenticator(b"secret", Random(1).randbytes, iterations=1),
+        desk.find,
+        local=False,
+        write=desk.write,
+        upgrade=desk.upgrades.append,
+        check=lambda account, database, password: None,
+        accept=desk.once("accepted"),
+        cancel=desk.once("cancelled"),
+        refuse=desk.once("refused"),
+        derive=lambda account: None,
+    )
+    desk.send(startup("scram"))
+    entrance.fail(ClientFault("client login timeout", sqlstate="28000"))
+    entrance.derived()
+    assert desk.fault() == ("28000", "client login timeout")
+    assert desk.written == b""

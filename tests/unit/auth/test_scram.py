@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from base64 import b64decode, b64encode
 from random import Random
 
@@ -19,6 +20,7 @@ from node.auth.scram import (
     ScramServer,
     ScramVerifier,
     derive,
+    half_done,
 )
 from node.errors import ClientFault, ServerFault
 from node.wire.startup import Authentication, authentication, parse_authentication, sasl_initial_response, sasl_response
@@ -263,6 +265,16 @@ def test_what_is_no_verifier_is_refused_without_being_shown(text: str) -> None:
     with pytest.raises(ValueError, match="SCRAM verifier") as caught:
         ScramVerifier.parse(text)
     assert KEY not in str(caught.value)
+
+
+def test_an_hmac_begun_early_is_the_same_hmac() -> None:
+    random = Random(7)
+    for key_bytes in (0, 1, 20, 32, 63, 64, 65, 200):
+        key = random.randbytes(key_bytes)
+        finish = half_done(key)
+        for data_bytes in (0, 1, 63, 64, 180, 1_000):
+            data = random.randbytes(data_bytes)
+            assert finish(data) == hmac.digest(key, data, "sha256")
 
 
 def test_the_cache_runs_pbkdf2_once_and_forgets_what_is_used_least() -> None:

@@ -180,12 +180,14 @@ def test_configcheck_of_good_files(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_configcheck_lists_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "c").write_text("[general]\nprot = 5\n")
-    (tmp_path / "u").write_text("\n[[users]]\n")
+    (tmp_path / "c").write_text('[general]\nprot = 5\ntls_certificate = "c"\ntls_verify = "disabled"\n')
+    (tmp_path / "u").write_text('\n[[users]]\nserver_auth = "rds_iam"\n')
     assert cli.main(["--config", str(tmp_path / "c"), "--users", str(tmp_path / "u"), "configcheck"], {}) == 1
     assert capsys.readouterr().out.splitlines() == [
         f'{tmp_path}/c:2: unknown key "prot" in [general]; did you mean "port"?',
+        f'{tmp_path}/c:3: "tls_certificate" needs "tls_private_key"',
         f'{tmp_path}/u:2: [[users]] needs "name"',
+        f'{tmp_path}/u:3: server_auth = "rds_iam" needs TLS towards servers (tls_verify)',
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fakes.session_stage import Heard, Stage
+from fakes.shell import FakeShell
 
 from node.client.services import Limits
 from node.client.session import CLOSED, READY, WAITING, Session
@@ -105,8 +106,10 @@ def test_back_pressure_goes_both_ways() -> None:
     switches: list[str] = []
     server.pause_reading = lambda: switches.append("pause server")
     server.resume_reading = lambda: switches.append("resume server")
-    session._pause_reading = lambda: switches.append("pause client")
-    session._resume_reading = lambda: switches.append("resume client")
+    shell = FakeShell()
+    shell.pause_reading = lambda: switches.append("pause client")  # type: ignore[method-assign]
+    shell.resume_reading = lambda: switches.append("resume client")  # type: ignore[method-assign]
+    session.shell = shell
     session.client_pause()
     session.server_pause()
     session.server_resume()

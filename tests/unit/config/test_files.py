@@ -42,12 +42,23 @@ def test_unreadable_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\xff\xfe")
     (tmp_path / "b").write_bytes(b"#" * (LIMITS.document_bytes + 1))
     with pytest.raises(ConfigError) as caught:
-        read(str(tmp_path / "a"), str(tmp_path / "b"))
+        read(str(tmp_path / "a"), str(tmp_path / "b")).parse({})
     assert "not UTF-8" in str(caught.value.problems[0])
     assert "larger than" in str(caught.value.problems[1])
     with pytest.raises(ConfigError) as folder:
-        read(str(tmp_path), str(tmp_path / "none"))
+        read(str(tmp_path), str(tmp_path / "none")).parse({})
     assert "cannot read file" in str(folder.value.problems[0])
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_other(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xff\xfe")
+    (tmp_path / "u").write_text('[[users]]\nname = "u"\npasword = "p"\nserver_auth = "rds_iam"\n')
+    with pytest.raises(ConfigError) as caught:
+        read(str(tmp_path / "a"), str(tmp_path / "u")).parse({})
+    assert [str(one).partition(": ")[2].partition(";")[0] for one in caught.value.problems] == [
+        "file is not UTF-8",
+        'unknown key "pasword" in [[users]]',
+    ]
 
 
 def test_texts_are_in_no_repr(tmp_path: Path) -> None:

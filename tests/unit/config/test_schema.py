@@ -70,6 +70,7 @@ def test_keys_beyond_the_reference_are_marked_as_ours() -> None:
     } - set(KEYS)
     assert beyond == {
         ("general", "lanes"),
+        ("general", "coalesce"),
         ("general", "max_client_conn"),
         ("general", "unix_socket_dir"),
         ("general", "exchange_max_bytes"),

@@ -36,6 +36,14 @@ def test_text_keys_are_read_as_the_server_reads_them() -> None:
     ]
 
 
+def test_before_postgresql_18_the_end_marker_may_follow_a_row() -> None:
+    old = CopyFormat(TEXT, 1, marker_alone=False)
+    assert _split(old, b"1\ta\n2\tb\\.\n3\tc\n")[1] == [(b"a", b"1\ta\n"), (b"b", b"2\tb")]
+    assert _split(old, b"1\ta\n\\.\n3\tc\n")[1] == [(b"a", b"1\ta\n")]
+    with pytest.raises(ClientFault, match="not alone on its line"):
+        _split(old, b"1\ta\\.x\n")
+
+
 def test_csv_tells_null_from_empty_and_keeps_the_header_apart() -> None:
     splitter, pairs = _split(CopyFormat(CSV, 0, header=True), CSV_ROWS)
     assert splitter.prelude == b"h1,h2\n"
@@ -52,6 +60,7 @@ def test_csv_tells_null_from_empty_and_keeps_the_header_apart() -> None:
     [
         (CopyFormat(TEXT, 1), b"1\ta\r\n2\tb\\\\\r\n\\N\t\\N\r\n"),
         (CopyFormat(TEXT, 0), TEXT_ROWS + b"\n\\.\nignored"),
+        (CopyFormat(TEXT, 1, marker_alone=False), b"1\ta\r\n2\tb\\.\r\nignored\t\r\n"),
         (CopyFormat(CSV, 1, header=True), CSV_ROWS),
         (CopyFormat(CSV, 0, quote=b"'", escape=b"\\", delimiter=b";"), b"'a\\'b;\\\\';1\r'x';2\r"),
         (CopyFormat(BINARY, 1), SIGNATURE + bytes(8) + b"\0\2\0\0\0\1a\xff\xff\xff\xff\0\2\0\0\0\0\0\0\0\1b\xff\xff"),

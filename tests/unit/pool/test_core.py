@@ -124,6 +124,19 @@ def test_bans_end_with_time_and_a_success() -> None:
     assert not health.banned(1e9)
 
 
+def test_a_ban_asks_for_a_trial_once_its_time_is_up() -> None:
+    health = HealthTracker()
+    assert not health.trial_due(10.0)
+    health.failed("refused", 10.0, 5.0, may_ban=True)
+    assert not health.trial_due(14.9)
+    assert health.trial_due(15.0)
+    health.succeeded()
+    assert not health.trial_due(15.0), "it may serve again"
+    health.ban_by_hand()
+    health.failed("refused", 20.0, 5.0, may_ban=True)
+    assert not health.trial_due(1e9), "only UNBAN lifts it"
+
+
 # --- the shell, with a clock and a spawn of our own -----------------------------------------------------------------
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.errors import ClientFault
+from node.routing.cache import StatementCache
 from node.routing.catalog import Catalog, CatalogColumn, CatalogTable
 from node.routing.hints import Hints, comment_hints
 from node.routing.lexer import lex
 from node.routing.outcome import Outcome, Plan, Refusal
 from node.routing.plan import Values, plan
 from node.routing.shard_map import DefaultEntry, ListEntry, Mapping, RangeEntry
-from node.routing.statement import StatementCache
 from node.routing.topology import DataType, ShardedTable, Topology
 
 RANGES = Mapping((RangeEntry(None, 100, 0), RangeEntry(100, 200, 1), RangeEntry(200, None, 2)))

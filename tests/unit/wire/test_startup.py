@@ -10,6 +10,7 @@ from node.errors import ClientFault
 from node.wire import messages
 from node.wire.codes import GSSENC_REQUEST, PROTOCOL_3_0
 from node.wire.startup import (
+    REMEMBERED_BYTES,
     STARTUP_LIMIT_BYTES,
     Authentication,
     CancelRequest,
@@ -79,6 +80,18 @@ def test_a_startup_message_carries_user_database_and_settings_with_named_ones_ov
     assert (startup.user, startup.database, startup.minor) == (b"alice", b"shop", 0)
     assert startup.settings == {b"geqo": b"off", b"statement_timeout": b"5s", b"application_name": b"psql"}
     assert startup.negotiation() == b""
+
+
+def test_equal_packets_are_taken_apart_once_and_long_ones_are_not_remembered() -> None:
+    first, again = read_startup(STARTUP), read_startup(bytes(bytearray(STARTUP)))
+    assert again is first
+    assert first.introduction.user == "alice"
+    assert first.introduction.parameters == {"geqo": "off", "statement_timeout": "5s", "application_name": "psql"}
+    long = startup_message([(b"user", b"alice"), (b"application_name", b"x" * REMEMBERED_BYTES)])
+    assert read_startup(long) == read_startup(long)
+    assert read_startup(long) is not read_startup(long)
+    other = read_startup(startup_message([(b"user", b"alice")], minor=2))
+    assert (other.minor, read_startup(startup_message([(b"user", b"alice")])).minor) == (2, 0)
 
 
 def test_the_database_defaults_to_the_user() -> None:

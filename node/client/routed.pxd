@@ -1,0 +1,24 @@
+cimport cython
+
+from node.client cimport session as c_session, shape as c_shape
+from node.routing cimport lexer as c_lexer, point as c_point
+from node.wire cimport batch as c_batch
+
+cdef int _SLOW, _QUERY, _PARSE, _BIND, _SYNC
+cdef c_batch.Batch _batch
+cdef dict _NOTHING_PARSED
+
+@cython.locals(
+    buffer=bytes, shapes=c_shape.Shapes, shape=c_shape.Shape, point=c_point.Point, shard=int, number=int,
+    oid="unsigned int", types=tuple, sql=bytes, known=bytes,
+)
+cpdef int where(c_session.Session session, Py_ssize_t at, Py_ssize_t end) except -9
+
+@cython.locals(point=c_point.Point)
+cdef c_point.Point _point_of(c_session.Session session, c_shape.Shape shape, c_lexer.Lexed lexed)
+cdef int _to_point(c_session.Session session, c_shape.Shape shape, c_point.Point point, int shard) except -9
+
+@cython.locals(shard=int, found=int, letter=int, stop=Py_ssize_t, shapes=c_shape.Shapes)
+cdef int _of_batch(c_session.Session session, bytes buffer, Py_ssize_t at, Py_ssize_t end) except -9
+@cython.locals(shapes=c_shape.Shapes)
+cdef int _of_shape(c_session.Session session, c_shape.Shape shape, object bind, tuple types=*) except -9

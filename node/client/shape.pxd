@@ -1,0 +1,25 @@
+cimport cython
+
+from node.routing cimport cache as c_cache, lexer as c_lexer, point as c_point
+
+
+cdef class Shape:
+    cdef readonly c_cache.Entry entry
+    cdef readonly tuple statements
+    cdef readonly object fault
+    cdef public c_point.Point point
+    cdef readonly object pin
+    cdef readonly tuple sets, resets
+    cdef readonly bint resets_all, discards_all, forgets_statements, marks_dirty, redefines, alters
+    cdef readonly bytes deallocates
+    cdef readonly bint begins, begins_read_only, read_only, plain
+
+
+cdef class Shapes:
+    cdef readonly c_cache.StatementCache cache
+    cdef readonly c_lexer.Lexed lexed
+    cdef bytes _wrong
+    cdef Shape _wrong_shape
+
+    @cython.locals(entry=c_cache.Entry, found=Shape)
+    cpdef Shape find(self, bytes sql)

@@ -17,6 +17,7 @@ from node.routing.topology import Topology
 
 if TYPE_CHECKING:
     from node.client.shape import Shape
+    from node.client.spread import Spreads
     from node.client.weight import Weights
 
 # prepared_statements levels at which names are managed by the proxy
@@ -33,6 +34,7 @@ class Layout:
     generation: int = 0  # raised when what was read may be out of date: a reading that began before counts no more
     two_phase_told: bool = False
     weights: Weights | None = None  # which shapes may share a connection, under this catalogue
+    spreads: Spreads | None = None  # the same for statements over several shards
     loading: Awaitable[None] | None = None  # one reading at a time; who comes later awaits it
     sharing: bool = False  # the catalogue is fresh enough to say which statements may share a server
     read_at: float = 0.0  # when the last reading began

@@ -291,7 +291,7 @@ class Face:
         general = databases.config.general
         cache = services.shapes.cache
         states = Counter(view.state.value for view in self.members())
-        entries = list(cache._entries.values())
+        entries = cache.entries()
         applied = app.sync.version
         node = NodeSample(
             pools=[self._pool_sample(pool) for pool in databases.pools],

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from node.errors import ClientFault, Fault
 from node.gather import copy as copy_core
 from node.gather.copy import CopyFormat, CopySplitter
-from node.gather.exchange import hurry
 from node.gather.split import combine_tags
 from node.routing.outcome import CopyProgram, Plan
 from node.routing.shard_map import KeyValue, shard_of
@@ -237,7 +236,7 @@ async def _give_up(talks: list[Conversation], why: str) -> None:
             try:
                 await asyncio.wait_for(talk.ready(), 10)
             except (Fault, TimeoutError):
-                hurry(talk)
+                talk.hurry()
 
 
 async def next_message(session: Session) -> tuple[int, bytes]:

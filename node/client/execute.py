@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from node.client import copying
 from node.client.enlist import Shards, Told
+from node.client.ride import ask_on_lanes, learn, may_ride
 from node.errors import ClientFault
 from node.gather import exchange
 from node.gather.exchange import Request, Sink, ask
@@ -319,17 +320,27 @@ class Execution:
     async def _on_shards(self, outcome: Plan, program: object, sink: Sink, description: bool) -> str:
         bind = self.bind
         read = outcome.role is Role.ANY and not outcome.writes
-        talks = await self.shards.get(outcome.shards, read=read)
         request = Request(self.text, self.types, bind.parameter_formats, bind.parameters)
         merge = exchange.CONCATENATE
         if isinstance(program, MergeProgram):
             merge = program
             if program.sql:
                 request = request.subset(program.sql, program.parameters)
+        spread = may_ride(self.session, self.shards, outcome, self.text)
+        if spread is not None:
+            ridden = await ask_on_lanes(
+                self.session, self.shards, spread, outcome, request, sink, program=merge,
+                formats=bind.result_formats, description=description,
+            )  # fmt: skip
+            if ridden is not None:
+                return ridden.tag
+        talks = await self.shards.get(outcome.shards, read=read)
         answer = await ask(
             talks, [request] * len(talks), sink, program=merge, combine=outcome.combine,
             formats=bind.result_formats, description=description,
         )  # fmt: skip
+        if spread is not None:
+            learn(self.session, spread, merge, answer)
         return answer.tag
 
     async def _split(self, program: SplitProgram, sink: Sink, description: bool) -> str:

@@ -18,6 +18,7 @@ from node.client.execute import Execution, Portal
 from node.client.routed import outcome_of, statement_text
 from node.client.session import EMPTY, NO_STATEMENTS
 from node.client.slow import back
+from node.client.spread import spread_of
 from node.errors import Bug, ClientFault, Fault
 from node.gather.exchange import Request, describe
 from node.routing.lexer import Lexed
@@ -112,6 +113,7 @@ class _Unit:
         session.portals = self.portals
         self.parsed: dict[bytes, messages.Parse] = {}
         self.alone = False  # an extended batch with one Execute
+        self.describes: bytes | None = None  # a portal that is described with its rows
 
     async def run(self) -> None:
         requests = self.session.requests
@@ -291,6 +293,9 @@ class _Unit:
             portal = self.portals.get(name)
             if portal is None:
                 raise ClientFault(f'portal "{name.decode("utf-8", "replace")}" does not exist', sqlstate="34000")
+            if self._comes_with_rows(name, portal):
+                self.describes = name
+                return
             sql, types, formats = portal.sql, portal.types, portal.bind.result_formats
         shape = session.services.shapes.find(sql)
         statement = shape.statements[0] if shape.statements else None
@@ -306,6 +311,18 @@ class _Unit:
             spelled = messages.spelled_out(formats, len(columns))
             columns = [c._replace(format=code) for c, code in zip(columns, spelled, strict=False)]
         self.sink.write(messages.row_description(columns) if columns else messages.NO_DATA)
+
+    def _comes_with_rows(self, name: bytes, portal: Portal) -> bool:
+        """Is it executed by the next message, all rows of it? Then a read that may share needs no server beforehand:
+        the shards describe what they answer."""
+        session = self.session
+        requests = session.requests
+        layout = session.database.layout
+        if portal.rest is not None or not layout.sharing or self.shards.talks or self.shards.in_block:
+            return False
+        if not requests.buffer.startswith(messages.execute(name), requests.at):
+            return False
+        return spread_of(layout, session.services.shapes.find(portal.sql)).weight.alone is None
 
     def _describer(self, statement: Statement | None, shape: Shape, portal: Portal | None) -> int:
         """The shard to ask for columns: every one says the same, so best one that the statement needs anyway."""
@@ -329,6 +346,7 @@ class _Unit:
         if portal is None:
             raise ClientFault(f'portal "{name.decode("utf-8", "replace")}" does not exist', sqlstate="34000")
         session.queries += 1
+        described, self.describes = self.describes, None
         if portal.rest is None:
             statement, lexed = self._understand(portal.sql)
             if statement is None:
@@ -343,7 +361,7 @@ class _Unit:
             if not self.alone and statement.kind not in Execution.LOCAL and not reads_only(statement, catalog):
                 await self.shards.begin_implicit()
             if max_rows <= 0:
-                await execution.run(self.sink, description=False)
+                await execution.run(self.sink, description=described == name)
                 return
             kept = Kept(session.services.limits.portal_bytes)
             tag = await execution.run(kept, description=False, say=False)

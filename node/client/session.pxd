@@ -33,7 +33,7 @@ cdef class Session(Rider):
     cdef public long long errors_before
     cdef public bytes begin_message
     cdef public bint tx_failed, changed_schema
-    cdef public object shard, links, wrote, story, cursors, portals, catalog, hints, unit_role
+    cdef public object shard, links, rides, wrote, story, cursors, portals, catalog, hints, unit_role
     cdef public Lane lane
     cdef public bytes unit
     cdef public Weight weight

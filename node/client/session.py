@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from node.client.enlist import Told
     from node.client.execute import Portal
     from node.client.prepared import Prepared
+    from node.client.ride import Rides
     from node.client.services import Services
     from node.database import Database
     from node.pool.core import Waiter
@@ -177,6 +178,7 @@ class Session(Rider):
         self.story: tuple[Told, ...] = ()  # what a shard that joins that transaction must hear first
         self.cursors: Mapping[str, int] = EMPTY  # the shards they were declared on
         self.portals: Mapping[bytes, Portal] = EMPTY  # that the slow gear holds between two units of a transaction
+        self.rides: Rides | None = None  # the slow gear's read on lanes of several shards
         self.changed_schema = False
         self.catalog: Catalog | None = None  # what that transaction made of it
         self.hints = NO_HINTS  # SET pgdog.shard and its kin, startup parameters
@@ -1258,7 +1260,8 @@ class Session(Rider):
             self.go_on()
             return []
         servers = [self.server] if self.server is not None else list(self.links.values())
-        return [server for server in servers if not server.pipeline.idle()]
+        servers = [server for server in servers if not server.pipeline.idle()]
+        return servers if self.rides is None else servers + self.rides.cancel()
 
     def begin_routed(self) -> bool:
         """A sharded database: see client/routed.py."""

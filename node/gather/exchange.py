@@ -8,7 +8,7 @@ its ReadyForQuery (or closed), so that it can be used again; on a failure the ot
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,15 +17,11 @@ from node.errors import Fault, ServerFault
 from node.gather.gathering import Gathering, shard_formats
 from node.gather.split import combine_tags
 from node.routing.outcome import Combine, MergeProgram
-from node.server.cancel import cancel
 from node.server.connection import Lost
-from node.server.conversation import Conversation, fault_of
+from node.server.conversation import Conversation, Message, fault_of
 from node.wire import messages
 from node.wire.codes import Backend
 
-log = logging.getLogger("pgmurmur.gather")
-
-CANCEL_TIMEOUT_S = 5.0
 # After a cancel the statement should end at once; a server that does not is closed.
 CANCELLED_TIMEOUT_S = 10.0
 
@@ -42,6 +38,30 @@ class Sink(Protocol):
 
     async def ready(self) -> None:
         """Returns when more may be written."""
+
+
+class Part(Protocol):
+    """Who asks one shard and reads its answer: a Conversation, or a ride on a lane (client/ride.py)."""
+
+    def send_extended(
+        self,
+        sql: bytes,
+        types: Sequence[int] = (),
+        parameter_formats: Sequence[int] = (),
+        parameters: Sequence[bytes | None] = (),
+        result_formats: Sequence[int] = (),
+    ) -> None: ...
+
+    async def next(self) -> Message:
+        """The next reply, up to ReadyForQuery. Raises Fault when there will be none."""
+
+    def refuse_copy(self) -> None: ...
+
+    def enough(self) -> None:
+        """All that is needed has come. `next` still comes to its end."""
+
+    def hurry(self) -> None:
+        """The answer is not needed any more. `next` still comes to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +94,9 @@ class Answer:
     rows: int = 0
     returned: bool = False  # there was a RowDescription
     tags: list[str] = field(default_factory=list)
+    columns: int = 0  # that a shard returned, hidden ones and twins included
+    took_s: float = 0.0  # of the slowest shard, without what this process did meanwhile
+    size: int = 0  # bytes, of the widest shard
 
 
 async def describe(talk: Conversation, request: Request) -> tuple[bytes, list[messages.Column]]:
@@ -99,6 +122,10 @@ async def describe(talk: Conversation, request: Request) -> tuple[bytes, list[me
             return parameters, columns
 
 
+class Redefined(ServerFault):
+    """A statement returns other columns than it did when it was bound by heart. The client has heard nothing yet."""
+
+
 async def ask(
     talks: Sequence[Conversation],
     requests: Sequence[Request],
@@ -118,9 +145,26 @@ async def ask(
         _, columns = await describe(talks[0], requests[0])
         bound = shard_formats(program, len(columns), formats)
     reading = _Reading(talks, sink, program, combine, formats, description)
-    for talk, request in zip(talks, requests, strict=True):
-        talk.send_extended(request.sql, request.types, request.formats, request.parameters, bound)
-    return await reading.run()
+    return await reading.run(requests, bound)
+
+
+async def ask_by_heart(
+    parts: Sequence[Part],
+    request: Request,
+    sink: Sink,
+    *,
+    program: MergeProgram,
+    combine: Combine,
+    formats: Sequence[int],
+    description: bool,
+    columns: int | None,
+) -> Answer:
+    """As `ask`, of a statement that is known to return `columns` columns (None: the program does not need to know):
+    nobody is asked beforehand, and all parts are sent in this very turn of the loop. Raises Redefined when it returns
+    others."""
+    bound = formats if columns is None else shard_formats(program, columns, formats)
+    reading = _Reading(parts, sink, program, combine, formats, description, columns)
+    return await reading.run([request] * len(parts), bound)
 
 
 class _Reading:
@@ -128,45 +172,59 @@ class _Reading:
 
     def __init__(
         self,
-        talks: Sequence[Conversation],
+        parts: Sequence[Part],
         sink: Sink,
         program: MergeProgram,
         combine: Combine,
         formats: Sequence[int],
         description: bool,
+        expected: int | None = None,
     ) -> None:
-        self._talks = talks
+        self._parts = parts
         self._sink = sink
         self._program = program
         self._first_only = combine is Combine.FIRST
         self._formats = formats
         self._description = description
+        self._expected = expected  # columns, if it was bound by heart
+        self._answer = Answer()
         self._gathering: Gathering | None = None
         self._described = asyncio.Event()
         self._moved = asyncio.Event()
         self._fault: Fault | None = None
-        self._tags: list[str] = [""] * len(talks)
-        self._resting = [False] * len(talks)
+        self._tags: list[str] = [""] * len(parts)
+        self._sizes = [0] * len(parts)
+        self._resting = [False] * len(parts)
+        self._sent = Stopwatch()
 
-    async def run(self) -> Answer:
-        await at_rest([self._read(n) for n in range(len(self._talks))])
+    async def run(self, requests: Sequence[Request], bound: Sequence[int]) -> Answer:
+        self._sent = Stopwatch()
+        for part, request in zip(self._parts, requests, strict=True):
+            part.send_extended(request.sql, request.types, request.formats, request.parameters, bound)
+        await at_rest([self._read(n) for n in range(len(self._parts))])
         if self._fault is not None:
             raise self._fault
         gathering = self._gathering
-        answer = Answer(tags=self._tags, returned=gathering is not None)
+        answer = self._answer
+        answer.tags = self._tags
+        answer.returned = gathering is not None
         answer.rows = gathering.rows if gathering is not None else 0
-        answer.tag = self._tags[0] if self._first_only else combine_tags(self._tags)
+        answer.size = max(self._sizes)
+        said = [tag for tag in self._tags if tag] or self._tags  # a part that was not needed to its end has none
+        answer.tag = self._tags[0] if self._first_only else combine_tags(said)
         if gathering is not None and answer.tag.startswith("SELECT "):
             answer.tag = f"SELECT {answer.rows}"
         return answer
 
     async def _read(self, n: int) -> None:
-        talk = self._talks[n]
+        part = self._parts[n]
         try:
             while True:
-                letter, body = await talk.next()
+                letter, body = await part.next()
+                self._sizes[n] += len(body) + 5
                 if letter == Backend.READY_FOR_QUERY:
                     self._resting[n] = True
+                    self._answer.took_s = self._sent.waited_s()
                     return
                 if self._fault is None:
                     await self._take(n, letter, body)
@@ -181,6 +239,7 @@ class _Reading:
                 return
             self._guarded(lambda: gathering.feed(n, body))
             await self._deliver()
+            self._stop_if_complete(n)
             while self._fault is None and gathering.full(n) and n not in gathering.hungry():
                 self._moved.clear()
                 await self._moved.wait()
@@ -193,17 +252,24 @@ class _Reading:
                 self._guarded(lambda: gathering.finish(n))
                 await self._deliver()
         elif letter == Backend.ERROR_RESPONSE:
-            self._fail(fault_of(body))
+            self._fail(self._said(fault_of(body)))
         elif letter == Backend.NOTICE_RESPONSE and not (self._first_only and n > 0):
             self._sink.write(messages.message(b"N", body))
         elif letter == Backend.COPY_IN_RESPONSE:
-            talk = self._talks[n]
-            talk.send(messages.copy_fail("COPY is not expected here"))
-            talk.server.pipeline.copy_ended()
+            self._parts[n].refuse_copy()
+
+    def _said(self, fault: ServerFault) -> Fault:
+        """A server says 08P01 when other columns were bound than the statement has."""
+        if self._expected is not None and self._gathering is None and fault.sqlstate == "08P01":
+            return Redefined(fault.message, sqlstate=fault.sqlstate)
+        return fault
 
     def _describe(self, columns: list[messages.Column]) -> None:
         if self._gathering is None:
-            count = 1 if self._first_only else len(self._talks)
+            if self._expected is not None and len(columns) != self._expected:
+                raise Redefined("a shard returns other columns than before", sqlstate="08P01")
+            self._answer.columns = len(columns)
+            count = 1 if self._first_only else len(self._parts)
             self._gathering = Gathering(self._program, columns, self._formats, count)
             if self._description:
                 self._sink.write(self._gathering.row_description())
@@ -233,34 +299,30 @@ class _Reading:
             return
         self._fault = fault
         self._moved.set()
-        for n, talk in enumerate(self._talks):
+        for n, part in enumerate(self._parts):
             if not self._resting[n]:
-                hurry(talk)
+                part.hurry()
+
+    def _stop_if_complete(self, last: int) -> None:
+        """Is LIMIT reached with this row of part `last`? Its end will say what the command was."""
+        if self._gathering is not None and self._gathering.complete:
+            for n, part in enumerate(self._parts):
+                if n != last and not self._resting[n]:
+                    part.enough()
 
 
-_hurrying: set[asyncio.Task[None]] = set()
+class Stopwatch:
+    """How long others took. With many clients an answer lies in its socket while this process is busy with theirs,
+    which says nothing of the statement; so the CPU time that this process has used since is not counted."""
 
+    __slots__ = ("_cpu_s", "_since")
 
-def hurry(talk: Conversation) -> None:
-    """Cancels what a shard is doing for nothing. `at_rest` on the connection is still to be awaited by the caller."""
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._cpu_s = time.thread_time()
 
-    async def work() -> None:
-        server = talk.server
-        if server.pool is None:
-            return
-        try:
-            await cancel(server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=CANCEL_TIMEOUT_S)
-        except ServerFault as fault:
-            log.info("cancel_failed server=%s reason=%s", server.id, fault)
-            server.close(Lost.UNCLEAN)
-
-    # A cancel that arrives late would hit the connection's next statement: until an empty query has come back
-    # after it, the connection counts as unclean (see `settle_cancelled`).
-    talk.cancelled = True
-    task = asyncio.get_running_loop().create_task(work())
-    _hurrying.add(task)
-    task.add_done_callback(_hurrying.discard)
-    talk.cancelling = task
+    def waited_s(self) -> float:
+        return max(0.0, (time.monotonic() - self._since) - (time.thread_time() - self._cpu_s))
 
 
 async def settle_cancelled(talk: Conversation) -> None:

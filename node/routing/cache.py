@@ -120,6 +120,9 @@ class StatementCache:
         self._entries.clear()
         self._forget_texts()
 
+    def entries(self) -> list[Entry]:
+        return list(self._entries.values())
+
     def rows(self) -> list[tuple[str, int, int, int]]:
         """(query, hits, direct, multi) for SHOW QUERY_CACHE; literals show as their kind."""
         readable = bytes.maketrans(b"\1\2\3", b"???")

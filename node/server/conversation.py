@@ -8,16 +8,22 @@ the server is read no further.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from node.errors import Bug, ServerFault
+from node.server.cancel import cancel
 from node.server.connection import Lost, ServerConnection
 from node.wire import messages
 from node.wire.codes import Backend
 from node.wire.pipeline import NOTHING, TOO_LONG, Requests
 
+log = logging.getLogger("pgmurmur.server")
+
+# How long a cancel request of ours may take until the server has dealt with it.
+CANCEL_TIMEOUT_S = 5.0
 # Replies held for a reader that is slower than the server; then the server's socket is read no further.
 BUFFERED_BYTES = 1 << 20
 # One reply message of a server: PostgreSQL's own limit for a value is 1 GiB.
@@ -51,6 +57,9 @@ def fault_of(body: bytes) -> ServerFault:
         severity=f.get("V", f.get("S", "ERROR")),
         position=int(f["P"]) if f.get("P", "").isdigit() else None,
     )
+
+
+_hurrying: set[asyncio.Task[None]] = set()
 
 
 class Conversation:
@@ -189,6 +198,36 @@ class Conversation:
         pipeline.owe_sync(self)
         self.server.queries += 1
         self.send(b"".join(parts))
+
+    def refuse_copy(self) -> None:
+        """The server wants CopyData, and nobody here has any: the statement is to end in an error."""
+        self.send(messages.copy_fail("COPY is not expected here"))
+        self.server.pipeline.copy_ended()
+
+    def enough(self) -> None:
+        """The rest of the answer is not needed: it is read all the same, a cancel request would cost more."""
+
+    def hurry(self) -> None:
+        """Cancels what the server is doing for nothing; the reply is still to be read to its end.
+
+        A cancel that arrives late would hit the connection's next statement: until an empty query has come back
+        after it, the connection counts as unclean (gather/exchange.py, `settle_cancelled`).
+        """
+        self.cancelled = True
+        task = asyncio.get_running_loop().create_task(self._cancel())
+        _hurrying.add(task)
+        task.add_done_callback(_hurrying.discard)
+        self.cancelling = task
+
+    async def _cancel(self) -> None:
+        server = self.server
+        if server.pool is None:
+            return
+        try:
+            await cancel(server.pool.target, server.pid, server.secret, tls=server.tls, timeout_s=CANCEL_TIMEOUT_S)
+        except ServerFault as fault:
+            log.info("cancel_failed server=%s reason=%s", server.id, fault)
+            server.close(Lost.UNCLEAN)
 
     async def ready(self) -> ServerFault | None:
         """Skips to ReadyForQuery; the first error on the way, if any."""

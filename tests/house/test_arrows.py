@@ -42,6 +42,7 @@ SHELLS = {
     "node.client.listener",
     "node.client.protocol",
     "node.client.login",
+    "node.client.ride",
     "node.client.slow",
     "node.server.protocol",
     "node.server.connect",

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 HELD_BYTES = LIGHT_BYTES
 # A part that lost its lane so many times asks for a connection of its own.
 RESENT_MAX = 10
+# How often, and after how long, a light read that finds no lane looks again before it takes whole connections.
+LOOKS_MAX = 10
+LOOK_AGAIN_S = 0.005
 # Parse, Bind, Describe and Execute.
 _MESSAGES = 4
 _READY: Message = (int(Backend.READY_FOR_QUERY), b"I")
@@ -321,13 +324,27 @@ class Rides:
         self.rides = rides
 
     @classmethod
+    async def wait(cls, shards: Shards, pools: dict[int, Pool], *, read: bool) -> Rides | None:
+        """As `choose`; where there is no lane, but connections, one is waited for a while. Reads that queue up for
+        whole connections instead would end the lanes of all others, and find none themselves the next time."""
+        chosen = cls.choose(shards, pools, read=read)
+        looks = 0
+        while chosen is None and looks < LOOKS_MAX and all(pool.core.lent for pool in pools.values()):
+            looks += 1
+            await asyncio.sleep(LOOK_AGAIN_S)
+            chosen = cls.choose(shards, pools, read=read)
+        if chosen is None:
+            for pool in pools.values():
+                pool.counters.lane_full += 1
+        return chosen
+
+    @classmethod
     def choose(cls, shards: Shards, pools: dict[int, Pool], *, read: bool) -> Rides | None:
         """A lane of each pool, not boarded yet; None if one has none. The caller owes `end`."""
         chosen = cls([])
         for shard, pool in pools.items():
             lane = pool.lanes.choose(shards.session.parameters) if pool.lanes is not None else None
             if lane is None:
-                pool.counters.lane_full += 1
                 chosen.end()
                 return None
             chosen.rides.append(Ride(shards, shard, pool, lane, read=read))
@@ -393,7 +410,7 @@ async def ask_on_lanes(
         for pool in pools.values():
             pool.counters.lane_heavy += 1
         return None
-    rides = Rides.choose(shards, pools, read=read)
+    rides = await Rides.wait(shards, pools, read=read)
     if rides is None:
         return None
     session.rides = rides

@@ -268,7 +268,24 @@ async def test_lanes_are_given_back_when_one_shard_has_none() -> None:
     assert Rides.choose(cast(Shards, near.shards), pools, read=True) is None
     near.assert_nothing_left()
     assert len(near.pool.core.idle) == 2
+    far.pool.core.lent.clear()
+    assert await Rides.wait(cast(Shards, near.shards), pools, read=True) is None, "nobody will give a connection back"
     assert far.pool.counters.lane_full == 1
+
+
+async def test_a_lane_that_others_leave_is_waited_for() -> None:
+    scene = Scene(1)
+    server = scene.pool.acquire()
+    assert server is not None
+    pools = {0: cast(Pool, scene.pool)}
+    waiting = asyncio.ensure_future(Rides.wait(cast(Shards, scene.shards), pools, read=True))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    scene.pool.take_back(server, 0.0)
+    chosen = await waiting
+    assert chosen is not None
+    chosen.end()
+    scene.assert_nothing_left()
 
 
 async def test_rides_that_never_began_leave_others_on_their_lane() -> None:

@@ -111,8 +111,15 @@ class Cancels:
             working = [(server, server.owner) for server in session.cancellable()]
             if len(working) == 1:
                 await self._at_server(*working[0])  # at once, not in the loop's next turn
-            else:
+                return True
+            held = [(server.pool, server) for server, _ in working if server.pool is not None]
+            for pool, server in held:
+                pool.hold(server)  # until its own request leaves it may end, and must not become another client's
+            try:
                 await asyncio.gather(*(self._at_server(server, owner) for server, owner in working))
+            finally:
+                for pool, server in held:
+                    pool.let_go(server)
         finally:
             self._at_work[pid] -= 1
             if not self._at_work[pid]:

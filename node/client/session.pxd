@@ -38,6 +38,7 @@ cdef class Session(Rider):
     cdef public bytes unit
     cdef public Weight weight
     cdef public int sent_again
+    cdef public object offer
     cdef public bint blamed
     cdef public Py_ssize_t stop_at
     cdef public bytes unnamed_parse

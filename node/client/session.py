@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from node.client.services import Services
     from node.database import Database
     from node.pool.core import Waiter
-    from node.pool.lane import Lane
+    from node.pool.lane import Lane, Lanes
     from node.pool.pool import Pool
     from node.routing.catalog import Catalog
 
@@ -187,6 +187,7 @@ class Session(Rider):
         self.lane: Lane | None = None
         self.unit = b""
         self.weight: Weight | None = None  # of the unit under way; one that runs alone may learn that it is light
+        self.offer: ServerConnection | Lane | None = None  # what the pool had for a read that waited
         self.sent_again = 0
         self.blamed = False  # it stood at the front of a server that died without a word
         self.stop_at = 0  # end of the unit that may be forwarded; 0: everything may
@@ -350,7 +351,7 @@ class Session(Rider):
             return False
         lanes = pool.lanes
         assert lanes is not None
-        lane = lanes.choose(self.parameters)
+        lane = self.accept(lanes) if self.offer is not None else lanes.choose(self.parameters)
         if lane is None:
             pool.counters.lane_full += 1
             return False
@@ -376,6 +377,37 @@ class Session(Rider):
         since = self.services.clock() if self.sent_again else self.transaction_since
         lane.board(self, data, requests.count, prepared, since)
         return True
+
+    def would_share(self, parameters: object) -> bool:
+        """Is what waits here a read that may share a connection with these settings?"""
+        weight = self.weight
+        return (
+            weight is not None
+            and weight.is_light()
+            and self.parameters is parameters
+            and not self.blamed
+            and not self.writing_paused
+            and self.sent_again < SENT_AGAIN_MAX
+        )
+
+    def accept(self, lanes: Lanes) -> Lane | None:
+        """The lane we were offered, or a connection that becomes one."""
+        offer = self.offer
+        if isinstance(offer, ServerConnection):
+            if offer.pool is not lanes.pool or offer.parameters is not self.parameters:
+                return None
+            self.offer = None
+            return lanes.adopt(offer)
+        self.offer = None
+        lane = offer
+        return lane if lane is not None and lane.open and lane.lanes is lanes else lanes.choose(self.parameters)
+
+    def invited(self, lane: Lane) -> None:
+        """The read that waits for a connection may ride."""
+        self.waited()
+        self.offer = lane
+        self.advance()
+        self.offer = None
 
     def lane_bytes(self, data: bytes) -> None:
         self.bytes_sent += len(data)
@@ -458,7 +490,7 @@ class Session(Rider):
         """Asks `pool` for a server. True: linked. False: waiting in its queue; the message was given back."""
         self.requests.at = self.requests.start
         self.pool = pool
-        server = pool.acquire()
+        server = pool.acquire() if self.offer is None else self.offered(pool)
         if server is not None:
             return self.link(server)
         self.state = _WAITING
@@ -560,13 +592,34 @@ class Session(Rider):
 
     def granted(self, server: ServerConnection) -> None:
         """The pool has a server for us."""
+        self.waited()
+        if self.pool is not None and self.pool.lanes is not None and self.would_share(server.parameters):
+            # a read that may share: the connection becomes a lane, for those behind us too
+            self.offer = server
+            self.advance()
+            offer, self.offer = self.offer, None
+            if isinstance(offer, ServerConnection) and offer.pool is not None:
+                offer.pool.release(offer)  # the world has changed
+            elif self.lane is not None:
+                self.lane.lanes.invite(self.lane)
+        elif self.link(server):
+            self.advance()
+
+    def offered(self, pool: Pool) -> ServerConnection | None:
+        """The connection we were offered, if it is one of this pool."""
+        offer = self.offer
+        if isinstance(offer, ServerConnection) and offer.pool is pool:
+            self.offer = None
+            return offer
+        return pool.acquire()
+
+    def waited(self) -> None:
+        """The wait in a pool's queue is over."""
         self.wait_time_s += self.services.clock() - self.active_since
         self.active_since = 0.0
         self.waiter = None
         self.state = _READY
         self.resume_client()
-        if self.link(server):
-            self.advance()
 
     def refused(self, fault: Exception) -> None:
         """The pool has none. By client_connection_recovery the client stays or goes."""

@@ -9,6 +9,8 @@ from node.wire.pipeline cimport Pipeline
 cdef class Rider:
     cdef public bint writing_paused
 
+    cpdef bint would_share(self, object parameters)
+    cpdef invited(self, Lane lane)
     cpdef lane_bytes(self, bytes data)
     cpdef lane_reply(self, bytes data, double now, double took_s, Py_ssize_t size)
     cpdef lane_error(self)
@@ -54,8 +56,10 @@ cdef class Lanes:
     @cython.locals(core=PoolCore, active=list, lane=Lane, best=Lane, depth=Py_ssize_t, boardable=Py_ssize_t,
                    server=ServerConnection)
     cpdef Lane choose(self, object parameters)
-    @cython.locals(lane=Lane)
     cpdef Lane enter(self, object parameters)
+    @cython.locals(lane=Lane)
+    cpdef Lane adopt(self, ServerConnection server)
+    cpdef invite(self, Lane lane)
     cpdef leave(self, Lane lane, double now)
     cpdef forget(self, Lane lane)
     cpdef watch(self)

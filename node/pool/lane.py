@@ -64,6 +64,14 @@ class Rider:
 
     writing_paused: bool
 
+    def would_share(self, parameters: object) -> bool:
+        """Does a read wait here for a connection that could as well ride on a lane with these settings?"""
+        raise NotImplementedError
+
+    def invited(self, lane: Lane) -> None:
+        """It need not wait any more: there is this lane. Called when it has left the queue."""
+        raise NotImplementedError
+
     def lane_bytes(self, data: bytes) -> None:
         """The beginning of the reply."""
         raise NotImplementedError
@@ -491,9 +499,13 @@ class Lanes:
                     else:
                         best = lane
                         depth = lane.depth
+        if core.waiters and best is not None:
+            self.invite(best)
+            if not best.open:
+                best = None
         if core.waiters:
             # Somebody waits for a whole connection: one lane ends for them. The last one does too: then reads queue up
-            # with everybody else, first come first served.
+            # with everybody else, first come first served, and the first read whose turn comes opens a lane again.
             if boardable:
                 self.end_one()
                 if best is not None and not best.open:
@@ -508,14 +520,34 @@ class Lanes:
     def enter(self, parameters: object) -> Lane | None:
         """Makes an idle connection with these settings a lane."""
         server = self.pool.acquire_like(parameters)
-        if server is None:
-            return None
+        return None if server is None else self.adopt(server)
+
+    def adopt(self, server: ServerConnection) -> Lane:
+        """A connection that is lent already becomes a lane."""
         lane = server.lane
         if not isinstance(lane, Lane) or lane.lanes is not self:  # lanes were switched off and on in between
             lane = server.lane = Lane(self, server)
         lane.enter()
         self.active.append(lane)
         return lane
+
+    def invite(self, lane: Lane) -> None:
+        """Reads at the head of the pool's queue need not wait for a connection of their own: they board `lane`. Whoever
+        stands behind somebody who does need one keeps his place."""
+        waiters = self.core.waiters
+        for _ in range(len(waiters)):
+            if not waiters or not lane.open or lane.depth >= DEPTH_LIMIT:
+                return
+            waiter = waiters[0]
+            rider = waiter.borrower
+            if not waiter.gone:
+                if not isinstance(rider, Rider) or not rider.would_share(lane.parameters):
+                    return
+                self.counters.wait_time_s += self.clock() - waiter.since
+            waiters.popleft()
+            if not waiter.gone:
+                waiter.gone = True
+                rider.invited(lane)  # type: ignore[attr-defined]
 
     def leave(self, lane: Lane, now: float) -> None:
         """The lane is empty: its connection goes back."""

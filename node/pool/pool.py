@@ -198,14 +198,21 @@ class Pool(Lending):
 
         Raises ServerFault when the target cannot be reached.
         """
-        server.cancelling += 1
+        self.hold(server)
         try:
             await cancel(self.target, server.pid, server.secret, tls=server.tls, timeout_s=CANCEL_TIMEOUT_S)
         finally:
-            server.cancelling -= 1
-            if not server.cancelling and server in self._held:
-                del self._held[server]
-                self.release(server)
+            self.let_go(server)
+
+    def hold(self, server: ServerConnection) -> None:
+        """A cancel request for it is, or may soon be, on its way: it is lent to nobody until as many `let_go`."""
+        server.cancelling += 1
+
+    def let_go(self, server: ServerConnection) -> None:
+        server.cancelling -= 1
+        if not server.cancelling and server in self._held:
+            del self._held[server]
+            self.release(server)
 
     def _free(self, server: ServerConnection) -> None:
         server.used_at = now = self.around.clock()

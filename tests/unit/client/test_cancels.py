@@ -30,6 +30,7 @@ class Server:
     owner: object
     busy: bool = True
     cancels: int = 0
+    held: int = 0  # by requests that are still to leave
     spent: asyncio.Event = field(default_factory=asyncio.Event)
     fault: ServerFault | None = None
 
@@ -44,6 +45,14 @@ class Server:
         if self.fault is not None:
             raise self.fault
         await self.spent.wait()
+
+    def hold(self, server: object) -> None:
+        assert server is self
+        self.held += 1
+
+    def let_go(self, server: object) -> None:
+        assert server is self
+        self.held -= 1
 
 
 @dataclass

@@ -560,6 +560,8 @@ class Session(Rider):
             self.discarding = False
             self.write(messages.ready_for_query(self.tx_status))
             return True
+        if letter == _FLUSH and not self.discarding and self.requests.end - self.requests.start != 5:
+            raise ClientFault("invalid message format", sqlstate="08P01")
         # Flush has nothing to flush; copy messages are what is left of a COPY that has ended in an error.
         if self.discarding or letter == _FLUSH or letter in _COPY:
             return True
@@ -754,7 +756,10 @@ class Session(Rider):
                         self.torn_copy = requests.rest > 0
                         if letter in (_COPY_DONE, _COPY_FAIL):
                             pipeline.copy_ended()
-                elif letter != _FLUSH:
+                elif letter == _FLUSH:
+                    if end - start != 5:
+                        pipeline.owe()  # an error, and what follows is discarded up to the next Sync, a Query too
+                else:
                     letter = -1 if letter == _TERMINATE else -2
                 if letter == -1:
                     self.flush(buffer, run, upto, upto, pieces)

@@ -222,6 +222,10 @@ CASES: dict[str, list[Say]] = {
         Say(m.message(b"B", b"\0\0\0\x07\0\0")  + S), Say(m.message(b"E", b"") + S), Say(m.message(b"D", b"X\0") + S), Say(m.message(b"C", b"X\0") + S),
         Say(p("", "SELECT 1") + m.message(b"H", b"x") + b() + E + S), Say(p("", "SELECT 1") + m.message(b"S", b"x")), Say(m.message(b"F", b"x")), q("SELECT 1"),
     ],
+    "a malformed flush": [
+        Say(m.query("SELECT 1") + m.message(b"H", b"x") + m.query("SELECT 2") + S), Say(m.message(b"H", b"x") + m.query("SELECT 3") + S),
+        Say(m.query("COPY fuzz") + m.copy_data(b"f") + m.message(b"H", b"x") + m.query("SELECT 4") + S), q("SELECT 5"),
+    ],
 }  # fmt: skip
 
 

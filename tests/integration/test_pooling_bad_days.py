@@ -91,7 +91,10 @@ def test_terminated_backends_are_replaced(shards: list[Database], node_factory: 
     kill = f"SELECT pg_terminate_backend(pid) {ours} AND pid <> pg_backend_pid()"
     with connect(node) as idle:
         idle.execute("SELECT 1")
+        ((pids,),) = shards[0].server.sql(f"SELECT string_agg(pid::text, ',') {ours}", "postgres")
         shards[0].server.sql(kill, "postgres")  # between two statements: nobody notices
+        gone = f"SELECT count(*) {ours} AND pid IN ({pids})"
+        wait_until(lambda: shards[0].server.sql(gone, "postgres") == [("0",)], "they have ended")
         assert idle.execute("SELECT 2").fetchone() == (2,)
         with connect(node) as busy:
             thread = threading.Thread(target=lambda: seen.append(error_of(busy, "SELECT pg_sleep(30)")))

@@ -38,6 +38,8 @@ def draining(node: NodeProcess, text: str, *options: str) -> Iterator[subprocess
         text=True,
         env=environment(),
         cwd=node.folder,
+        # where the tests run in the background of a shell, SIGINT is ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
     def is_open() -> bool:

@@ -870,7 +870,7 @@ class Session(Rider):
         counters = pool.counters
         if self.weight is not None:
             # a read that might have shared, and did not since nobody knew, or had forgotten, that it is light
-            self.weight.learn(now - self.linked_at, self.bytes_sent - self.bytes_before)
+            self.weight.ran_alone(now - self.linked_at, self.bytes_sent - self.bytes_before)
             self.weight = None
             self.sent_again = 0
             self.blamed = False

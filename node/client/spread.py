@@ -22,24 +22,20 @@ if TYPE_CHECKING:
 
 # Users with settings of their own (search_path) to which the columns of one shape are known.
 COLUMNS_MAX = 16
-# The fastest run is forgotten at this rate, run by run: what has become ten times slower is heavy some 25 runs later.
-FORGOTTEN = 1.1
 
 
 class Spread:
     """One shape. `weight` is of its parts: the time of the slowest shard, the bytes of the widest one."""
 
-    __slots__ = ("columns", "fastest_s", "weight")
+    __slots__ = ("columns", "weight")
 
     def __init__(self, weight: Weight) -> None:
         self.weight = weight
-        self.fastest_s = float("inf")
         self.columns: dict[tuple[str, object], int] = {}
 
     def ran_alone(self, took_s: float, size: int) -> None:
         """On whole connections."""
-        self.fastest_s = min(took_s, self.fastest_s * FORGOTTEN)
-        self.weight.learn(self.fastest_s, size)
+        self.weight.ran_alone(took_s, size)
 
     def rode(self, took_s: float, size: int) -> None:
         self.weight.learn(took_s if took_s > SLOW_S else min(took_s, LIGHT_S), size)

@@ -1,8 +1,12 @@
+cimport cython
+
 cdef class Weight:
     cdef public object alone
     cdef public long long runs
-    cdef public double took_s, size
+    cdef public double took_s, fastest_s, size
 
+    @cython.locals(fastest=double)
+    cpdef ran_alone(self, double took_s, Py_ssize_t size)
     cpdef learn(self, double took_s, Py_ssize_t size)
     cpdef bint is_light(self)
 

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 # What may be shared is at most this slow and this wide. The clock of the event loop counts in milliseconds.
 LIGHT_S = 0.005
 LIGHT_BYTES = 32 << 10
-# Slow means slow on average, over about eight runs: on a busy machine any statement waits for a core now and then, and
-# one that is held for slow runs alone, where there are more to wait for it. Wide means the widest answer lately.
+# Slow means slow on average, over about eight runs: on a busy machine any statement waits for a core now and then. Wide
+# means the widest answer lately.
 SHARE_OF_LAST = 0.125
+# Alone, on a connection of its own, a statement is as slow as the many backends make it that run at the same time; on a
+# lane it would not be. So of those runs the fastest lately counts: it is forgotten at this rate, run by run, from at
+# least a tick of the clock on. What has become ten times slower is heavy some 25 runs later.
+FORGOTTEN = 1.1
+TICK_S = 0.0005
 # A run that took this long counts in full: behind it others would have waited for nothing.
 STALLED_S = 0.1
 DECAY = 0.9
@@ -29,13 +34,20 @@ WEIGHTS_MAX = 5000
 class Weight:
     """What one shape has taken. `alone`: why it never shares; None: it may."""
 
-    __slots__ = ("alone", "runs", "size", "took_s")
+    __slots__ = ("alone", "fastest_s", "runs", "size", "took_s")
 
     def __init__(self, alone: str | None) -> None:
         self.alone = alone
         self.runs = 0
         self.took_s = 0.0
+        self.fastest_s = 1e9
         self.size = 0.0
+
+    def ran_alone(self, took_s: float, size: int) -> None:
+        """A run on a whole connection."""
+        fastest = self.fastest_s * FORGOTTEN if self.fastest_s > TICK_S else TICK_S * FORGOTTEN
+        self.fastest_s = took_s if took_s < fastest else fastest
+        self.learn(self.fastest_s, size)
 
     def learn(self, took_s: float, size: int) -> None:
         """One more run: from the moment the server had it to the end of its answer, and the answer's bytes."""

@@ -67,6 +67,7 @@ class Janitor:
             await asyncio.sleep(TICK_S)
             now = clock()
             self.lag_s = max(0.0, now - before - TICK_S)
+            self._services.lag_s = self.lag_s
             self._on_lag(self.lag_s)
             ticks += 1
             self.tick(now)

@@ -71,6 +71,7 @@ class Services:
         self.schema_changed: Callable[[Database], None] = lambda database: None
         # parts of a committed transaction (or of one to be rolled back: key None) that did not hear of it yet
         self.resolve_later: Callable[[Database, dict[int, str], tuple[int, int] | None], None] = lambda d, g, k: None
+        self.lag_s = 0.0  # how late the event loop was lately: so long an answer may have lain in its socket
         self.epoch = 0  # raised with every new Snapshot
         self.drops_refused_clients = True
         self.closing = False  # the node is shutting down: sessions end when their transaction has

@@ -68,6 +68,9 @@ READY, WAITING, SLOW, CLOSED, RIDING = range(5)
 UNREAD_BYTES = 256 << 10
 # A read that lost its server so many times is told the last reason.
 SENT_AGAIN_MAX = 50
+# What a statement takes is seen by an event loop that is late itself: by so many of its lags the time may be too long,
+# one until the question is sent, one until the answer is read.
+LAGS = 2
 # Entries of the server's reply queue that one message may need (Close and Parse ahead of a Bind).
 _ROOM = 8
 _FULL = RING_ENTRIES - _ROOM
@@ -421,7 +424,7 @@ class Session(Rider):
         self.write(data)
         weight = self.weight
         assert weight is not None
-        weight.learn(took_s, size)
+        weight.learn(took_s - LAGS * self.services.lag_s, size)
         self.off_the_lane()
         self.last_request = now
         took = now - self.transaction_since
@@ -870,7 +873,8 @@ class Session(Rider):
         counters = pool.counters
         if self.weight is not None:
             # a read that might have shared, and did not since nobody knew, or had forgotten, that it is light
-            self.weight.ran_alone(now - self.linked_at, self.bytes_sent - self.bytes_before)
+            alone_s = now - self.linked_at - LAGS * self.services.lag_s
+            self.weight.ran_alone(alone_s, self.bytes_sent - self.bytes_before)
             self.weight = None
             self.sent_again = 0
             self.blamed = False

@@ -113,6 +113,8 @@ def _fill(figure: Figure, work: str, modes: Sequence[str], rows: Sequence[Row], 
                 axes.set_xlabel("clients", color=INK)
             if column == 0:
                 axes.set_ylabel(title, color=INK)
+    for row_of_axes in grid:
+        row_of_axes[0].set_ylim(bottom=0)  # last: a limit ends the scaling, and all modes share one scale
     figure.legend(
         list(lines.values()),
         list(lines),
@@ -152,7 +154,6 @@ def _dress(axes: Axes, clients: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(clients, [f"{count:,}" for count in clients], rotation=45 if len(clients) > 6 else 0)
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
     axes.tick_params(colors=INK)
     axes.grid(color=INK, alpha=0.25, linewidth=0.6)

@@ -97,7 +97,7 @@ def begin(session: Session) -> bool:
         balancer = session.database.balancers[shard]
         read = session.unit_role is _ANY and not session.begin_message
         session.shard = shard
-        pool = balancer.read(session.services.clock()) if read else balancer.write()
+        pool = session.asked(balancer) or (balancer.read(session.services.clock()) if read else balancer.write())
         if pool.lanes is not None and session.share(pool, at, end):
             session.stop_at = 0
             return False

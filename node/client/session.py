@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from node.client.ride import Rides
     from node.client.services import Services
     from node.database import Database
+    from node.pool.balancer import Balancer
     from node.pool.core import Waiter
     from node.pool.lane import Lane, Lanes
     from node.pool.pool import Pool
@@ -292,7 +293,7 @@ class Session(Rider):
             if database.routed:
                 requests.at = requests.start
                 return True
-            pool = self.choose(letter)
+            pool = self.asked(database.balancers[0]) or self.choose(letter)
         if pool.lanes is not None and self.share(pool, requests.start, requests.end):
             return False
         return self.acquire(pool)
@@ -609,6 +610,11 @@ class Session(Rider):
                 self.lane.lanes.invite(self.lane)
         elif self.link(server):
             self.advance()
+
+    def asked(self, balancer: Balancer) -> Pool | None:
+        """The pool that has just offered something, if it still is one of this shard's: choosing anew could mean
+        waiting at another one, again and again."""
+        return self.pool if self.offer is not None and self.pool in balancer.pools else None
 
     def offered(self, pool: Pool) -> ServerConnection | None:
         """The connection we were offered, if it is one of this pool."""

@@ -117,8 +117,8 @@ class ModelServer:
             if portal not in self.portals:
                 raise ClientFault("no such portal", sqlstate="34000")
             self._run(self.portals[portal], b"E")
-        elif letter == b"H":
-            reader.end()
+        elif letter == b"H" and body:
+            raise ClientFault("invalid message format", sqlstate="08P01")
 
     def _run(self, sql: bytes, how: bytes) -> bool:
         """False: a COPY has begun."""

@@ -314,6 +314,7 @@ class Session(Rider):
     def share(self, pool: Pool, start: int, end: int) -> bool:
         """Sends the unit that begins with the message buffer[start:end] by a lane of `pool`, if it may share and there
         is one. False: nothing has happened."""
+        self.weight = None  # of an earlier unit that never ran: neither its time nor its place is this one's
         layout = self.database.layout
         requests = self.requests
         buffer = requests.buffer

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from node.embedded.nodes import NodeProcess, Place, all_alive
+from node.embedded.stopping import SIGNALS, Stopped, ignore_signals, stop_on_signals
 from node.embedded.workspace import Workspace
 
 GOSSIP_ABOVE_CLIENT = 10000
@@ -21,38 +21,20 @@ ALIVE_TIMEOUT_S = 30.0
 HIGHEST_PORT = 65535
 
 
-class Stopped(Exception):
-    """Somebody pressed Ctrl-C or sent SIGTERM."""
-
-
 @contextmanager
 def own_workspace(prefix: str = "pgmurmur-") -> Iterator[Workspace]:
     """A workspace whose owner may be stopped at any time: SIGINT and SIGTERM become Stopped, once, inside the block.
 
     They wait while the workspace is made and while it is tidied up: neither must be cut short.
     """
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     stop_on_signals()
     with Workspace(prefix) as workspace:
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             yield workspace
         finally:
-            for name in signals:
-                signal.signal(name, signal.SIG_IGN)
-
-
-def stop_on_signals() -> None:
-    """Turns SIGINT and SIGTERM into Stopped, once: what follows is the tidying up, which must not be cut short."""
-
-    def stopped(number: int, frame: FrameType | None) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, signal.SIG_IGN)
-        raise Stopped(signal.Signals(number).name)
-
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stopped)
+            ignore_signals()
 
 
 class Flock:

@@ -10,7 +10,6 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ from typing import Any
 
 from node.embedded import load
 from node.embedded.binaries import find_program
-from node.embedded.cluster import GOSSIP_ABOVE_CLIENT, HTTP_ABOVE_CLIENT, Flock, Stopped, own_workspace
+from node.embedded.cluster import GOSSIP_ABOVE_CLIENT, HTTP_ABOVE_CLIENT, Flock, own_workspace
 from node.embedded.nodes import NodeProcess
 from node.embedded.screen import Screen
 from node.embedded.server import Server
+from node.embedded.stopping import Stopped
 from node.embedded.workspace import PORTS, Workspace
 
 NODES = 3
@@ -227,11 +227,8 @@ class Tour:
         node = self.nodes[-1]
         options = ["--config", str(self.new_map), "--users", str(self.users), "--port", str(node.port)]
         self.screen.command(f"scripts/rollout {' '.join(options)}")
-        done = subprocess.run(
-            [*self.rollout_command, *options, "--host", node.host, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=ROLLOUT_TIMEOUT_S,
+        done = self.workspace.run(
+            [*self.rollout_command, *options, "--host", node.host, "--json"], timeout_s=ROLLOUT_TIMEOUT_S
         )
         try:
             report: dict[str, Any] = json.loads(done.stdout)

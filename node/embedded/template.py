@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from node.embedded.binaries import WHEEL, Binaries
+from node.embedded.stopping import postponed
 from node.embedded.workspace import Workspace
 
 SUPERUSER = "postgres"
@@ -74,7 +75,8 @@ class Template:
     def copy_to(self, target: Path) -> None:
         """cp keeps owners and makes copy-on-write clones where the file system can."""
         clone = ["--reflink=auto"] if _has_reflink() else []
-        subprocess.run(["cp", "-R", "-p", *clone, self.path, target], check=True, capture_output=True, text=True)
+        with postponed():
+            subprocess.run(["cp", "-R", "-p", *clone, self.path, target], check=True, capture_output=True, text=True)
 
 
 def _has_reflink() -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from node.embedded import janitor
+from node.embedded.stopping import postponed
 
 SOCKET_PATH_LIMIT = 100
 """Bytes of a UNIX socket's path that every system accepts (macOS: 104, Linux: 108), its name's share taken off."""
@@ -111,20 +112,24 @@ class Workspace:
 
     def run_as_account(self, command: Sequence[str | Path], *, timeout_s: float = 120) -> str:
         """Runs to the end as the account; its output, or RuntimeError with what it said."""
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout_s,
-            cwd=self.path,
-            user=None if self.account is None else self.account.uid,
-            group=None if self.account is None else self.account.gid,
-            extra_groups=None if self.account is None else [],
-        )
+        done = self.run(command, as_account=True, timeout_s=timeout_s)
         if done.returncode != 0:
-            raise RuntimeError(f"{Path(command[0]).name} ended with status {done.returncode}:\n{done.stdout}")
+            said = done.stdout + done.stderr
+            raise RuntimeError(f"{Path(command[0]).name} ended with status {done.returncode}:\n{said}")
         return done.stdout
+
+    def run(
+        self, command: Sequence[str | Path], *, as_account: bool = False, timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs to the end, and not beyond ours. Raises TimeoutExpired."""
+        process = self.spawn(command, output=subprocess.PIPE, errors=subprocess.PIPE, as_account=as_account)
+        try:
+            said, complained = process.communicate(timeout=timeout_s)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            self.end(process)
+        return subprocess.CompletedProcess(process.args, process.returncode, said.decode(), complained.decode())
 
     def spawn(
         self,
@@ -138,19 +143,20 @@ class Workspace:
     ) -> subprocess.Popen[bytes]:
         """Starts a process in a group of its own: a Ctrl-C in our terminal is ours to pass on. The janitor knows it."""
         account = self.account if as_account else None
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            cwd=cwd or self.path,
-            env=None if environment is None else dict(environment),
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
-            extra_groups=None if account is None else [],
-            start_new_session=True,
-        )
-        self._tell(f"group {process.pid}")
+        with postponed():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                cwd=cwd or self.path,
+                env=None if environment is None else dict(environment),
+                user=None if account is None else account.uid,
+                group=None if account is None else account.gid,
+                extra_groups=None if account is None else [],
+                start_new_session=True,
+            )
+            self._tell(f"group {process.pid}")
         return process
 
     def reaped(self, process: subprocess.Popen[bytes]) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from node.embedded.bench import options, picture, results, table
 from node.embedded.bench.run import Run
-from node.embedded.cluster import Stopped, own_workspace
+from node.embedded.cluster import own_workspace
 from node.embedded.screen import Screen
+from node.embedded.stopping import Stopped
 
 IDENTITY = "node.embedded.identity"
 """Another load, with a command line of its own. It is looked up only when asked for."""

@@ -17,13 +17,14 @@ from pathlib import Path
 import uvloop
 
 from node.embedded.binaries import NoPostgres
-from node.embedded.cluster import Stopped, own_workspace
+from node.embedded.cluster import own_workspace
 from node.embedded.identity.run import Run
 from node.embedded.identity.targets import cpu_s, start_node, start_pgbouncer, telling
 from node.embedded.identity.weather import FAULTS, NEEDS_CONSOLE
 from node.embedded.identity.world import DATABASE, PASSWORD, USER, World, create, learn, oids, rows
 from node.embedded.screen import Screen
 from node.embedded.server import Server, SqlError
+from node.embedded.stopping import Stopped
 from node.embedded.workspace import Workspace
 
 DIRECT_CLIENTS_LIMIT = 150

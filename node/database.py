@@ -6,7 +6,6 @@ Built from a Snapshot by `databases.py`; pools live on across snapshots as long 
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from node.gate import Gate
@@ -24,24 +23,31 @@ if TYPE_CHECKING:
 _MANAGED = ("extended", "extended_anonymous", "full")
 
 
-@dataclass(slots=True)
 class Layout:
     """What is known of a logical database beside its configuration; shared by all its users, renewed after DDL."""
 
-    catalog: Catalog
-    two_phase: bool = False  # every shard allows prepared transactions
-    loaded: bool = False
-    generation: int = 0  # raised when what was read may be out of date: a reading that began before counts no more
-    two_phase_told: bool = False
-    weights: Weights | None = None  # which shapes may share a connection, under this catalogue
-    spreads: Spreads | None = None  # the same for statements over several shards
-    loading: Awaitable[None] | None = None  # one reading at a time; who comes later awaits it
-    sharing: bool = False  # the catalogue is fresh enough to say which statements may share a server
-    read_at: float = 0.0  # when the last reading began
-    wanted: bool = False  # somebody would share
-    retry_at: float = 0.0  # the next background reading is not before
-    failures: int = 0  # of background readings, one after the other
-    waiting_since: float | None = None  # for a connection that is idle
+    __slots__ = (
+        "catalog", "failures", "generation", "loaded", "loading", "read_at", "retry_at", "sharing", "spreads",
+        "two_phase", "two_phase_told", "waiting_since", "wanted", "weights",
+    )  # fmt: skip
+
+    def __init__(
+        self, catalog: Catalog, *, two_phase: bool = False, loaded: bool = False, sharing: bool = False
+    ) -> None:
+        self.catalog = catalog
+        self.two_phase = two_phase  # every shard allows prepared transactions
+        self.loaded = loaded
+        self.generation = 0  # raised when what was read may be out of date: a reading that began before counts no more
+        self.two_phase_told = False
+        self.weights: Weights | None = None  # which shapes may share a connection, under this catalogue
+        self.spreads: Spreads | None = None  # the same for statements over several shards
+        self.loading: Awaitable[None] | None = None  # one reading at a time; who comes later awaits it
+        self.sharing = sharing  # the catalogue is fresh enough to say which statements may share a server
+        self.read_at = 0.0  # when the last reading began
+        self.wanted = False  # somebody would share
+        self.retry_at = 0.0  # the next background reading is not before
+        self.failures = 0  # of background readings, one after the other
+        self.waiting_since: float | None = None  # for a connection that is idle
 
     def forget(self) -> None:
         """Read it again before the next statement is planned; until then nothing shares."""
@@ -49,35 +55,58 @@ class Layout:
         self.loaded = self.sharing = False
 
 
-@dataclass(slots=True)
 class Database:
     """`epoch` tells the snapshot it was built from; a session that sees a newer one asks for its database again."""
 
-    name: str
-    user: str
-    epoch: int
-    mode: str
-    balancers: tuple[Balancer, ...]
-    topology: Topology
-    gate: Gate
-    layout: Layout
-    prepared_limit: int
-    prepared_level: str = "extended"
-    read_write_strategy: str = "conservative"
-    two_phase: str = "auto"
-    cross_shard_disabled: bool = False
-    expanded_explain: bool = False
-    query_timeout_s: float = float("inf")
-    idle_in_transaction_timeout_s: float = float("inf")
-    client_idle_timeout_s: float = float("inf")
-    only: Pool | None = field(init=False)  # the one pool of a database without shards and replicas
-    routed: bool = field(init=False)
+    __slots__ = (
+        "balancers", "client_idle_timeout_s", "cross_shard_disabled", "epoch", "expanded_explain", "gate",
+        "idle_in_transaction_timeout_s", "layout", "mode", "name", "only", "prepared_level", "prepared_limit",
+        "query_timeout_s", "read_write_strategy", "routed", "topology", "two_phase", "user",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self.routed = len(self.balancers) > 1
-        first = self.balancers[0] if self.balancers else None
+    def __init__(
+        self,
+        *,
+        name: str,
+        user: str,
+        epoch: int,
+        mode: str,
+        balancers: tuple[Balancer, ...],
+        topology: Topology,
+        gate: Gate,
+        layout: Layout,
+        prepared_limit: int,
+        prepared_level: str = "extended",
+        read_write_strategy: str = "conservative",
+        two_phase: str = "auto",
+        cross_shard_disabled: bool = False,
+        expanded_explain: bool = False,
+        query_timeout_s: float = float("inf"),
+        idle_in_transaction_timeout_s: float = float("inf"),
+        client_idle_timeout_s: float = float("inf"),
+    ) -> None:
+        self.name = name
+        self.user = user
+        self.epoch = epoch
+        self.mode = mode
+        self.balancers = balancers
+        self.topology = topology
+        self.gate = gate
+        self.layout = layout
+        self.prepared_limit = prepared_limit
+        self.prepared_level = prepared_level
+        self.read_write_strategy = read_write_strategy
+        self.two_phase = two_phase
+        self.cross_shard_disabled = cross_shard_disabled
+        self.expanded_explain = expanded_explain
+        self.query_timeout_s = query_timeout_s
+        self.idle_in_transaction_timeout_s = idle_in_transaction_timeout_s
+        self.client_idle_timeout_s = client_idle_timeout_s
+        self.routed = len(balancers) > 1
+        first = balancers[0] if balancers else None
         alone = first is not None and not self.routed and first.primary is not None and not first.replicas
-        self.only = first.primary if alone and first is not None else None
+        # the one pool of a database without shards and replicas
+        self.only: Pool | None = first.primary if alone and first is not None else None
 
     @property
     def manages_statements(self) -> bool:

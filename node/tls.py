@@ -13,7 +13,7 @@ import ssl
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -185,6 +185,23 @@ def peer_identities(certificate: bytes) -> frozenset[str]:
 
 
 @runtime_checkable
+class Streaming(Protocol):
+    """asyncio.Protocol by its shape: a compiled class cannot inherit from it, and the loops do not ask."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool | None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+@runtime_checkable
 class _Buffered(Protocol):
     """asyncio.BufferedProtocol by its shape: uvloop's TLS layer does not inherit from it."""
 
@@ -195,7 +212,7 @@ class _Buffered(Protocol):
 
 def feed(protocol: object, data: bytes) -> None:
     """Gives a protocol bytes that somebody else has already read from its transport."""
-    if isinstance(protocol, asyncio.Protocol):
+    if isinstance(protocol, Streaming):
         if data:
             protocol.data_received(data)
     elif isinstance(protocol, _Buffered):
@@ -228,7 +245,7 @@ class _Doorman(asyncio.Protocol):
 
 
 async def accept_tls(
-    transport: asyncio.Transport, protocol: asyncio.Protocol, context: ssl.SSLContext, already_read: bytes = b""
+    transport: asyncio.Transport, protocol: Streaming, context: ssl.SSLContext, already_read: bytes = b""
 ) -> asyncio.Transport:
     """`loop.start_tls` for the server's side, with the start of the ClientHello when we have read it ourselves.
 
@@ -264,7 +281,7 @@ async def accept_tls(
     if upgraded is None or upgraded.is_closing() or doorman.lost:
         transport.abort()
         raise ConnectionResetError("connection closed during the TLS handshake")
-    upgraded.set_protocol(protocol)
+    upgraded.set_protocol(cast(asyncio.BaseProtocol, protocol))
     if doorman.early:
         protocol.data_received(doorman.early)
     return upgraded

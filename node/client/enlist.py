@@ -24,7 +24,7 @@ from node.gather.two_phase import Gid, InDoubt
 from node.pool.checkout import checkout
 from node.pool.pool import PoolClosed
 from node.routing.statement import Kind
-from node.server.connection import Lost, ServerConnection
+from node.server.connection import Lost, Owner, ServerConnection
 from node.server.conversation import Conversation
 from node.wire import messages
 from node.wire.codes import Transaction
@@ -378,7 +378,7 @@ async def _on_each(talks: dict[int, Conversation], statements: dict[int, str]) -
         raise faults[0]
 
 
-class Parked:
+class Parked(Owner):
     """Holds a server of a transaction over several shards between two statements of the client."""
 
     def __init__(self, session: Session) -> None:
@@ -392,12 +392,6 @@ class Parked:
     def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
         self._session.links = {s: link for s, link in self._session.links.items() if link is not server}
         self._session.server_lost(server, fault)
-
-    def server_pause(self) -> None:
-        return None
-
-    def server_resume(self) -> None:
-        return None
 
 
 async def client_ready(session: Session) -> None:

@@ -17,8 +17,10 @@ import socket
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from node.tcp import TcpOptions
+from node.tls import Streaming
 
 # Connections the kernel completes for us while the loop is busy; more than that and SYNs are dropped, so a storm of
 # reconnecting clients needs room. The kernel caps it (net.core.somaxconn).
@@ -61,19 +63,19 @@ class Listener:
 
     def __init__(
         self,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[], Streaming],
         host: str,
         port: int,
         *,
-        unix_factory: Callable[[], asyncio.Protocol] | None = None,
+        unix_factory: Callable[[], Streaming] | None = None,
         unix_socket_dir: Path | None = None,
         unix_socket_mode: int = 0o777,
         share_port: bool = False,
         tcp: TcpOptions | None = None,
         backlog: int = BACKLOG,
     ) -> None:
-        self._factory = factory
-        self._unix_factory = unix_factory or factory
+        self._factory = cast(Callable[[], asyncio.Protocol], factory)
+        self._unix_factory = cast(Callable[[], asyncio.Protocol], unix_factory or factory)
         self._host = host
         self._port = port
         self._unix_socket_dir = unix_socket_dir

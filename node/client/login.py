@@ -29,7 +29,7 @@ from node.auth.scram import derive
 from node.auth.verifier import Account, Authenticator, AuthType
 from node.client.deadlines import Deadlines
 from node.errors import Bug, ClientFault, Fault
-from node.tls import ServerTls, accept_tls, peer_identities
+from node.tls import ServerTls, Streaming, accept_tls, peer_identities
 from node.wire import messages
 from node.wire.codes import HEADER_BYTES, MIN_LENGTH, Frontend
 from node.wire.startup import (
@@ -467,7 +467,7 @@ class Login:
 
     def __init__(
         self,
-        protocol: asyncio.Protocol,
+        protocol: Streaming,
         transport: asyncio.Transport,
         reception: Reception,
         done: Callable[[LoginResult], None],

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from node.client.login import Login, LoginResult, Reception
+from node.client.session import Session
 from node.errors import Bug
 from node.wire import messages
 
@@ -30,15 +31,17 @@ class Receiver(Protocol):
     def client_resume(self) -> None: ...
 
 
-class ClientProtocol(asyncio.Protocol):
+class ClientProtocol:
     """asyncio's face of one client. `local`: it came by the UNIX socket.
 
-    Of a client that waits for nothing this is all there is, beside its Session: what a login needs goes with it.
+    Of a client that waits for nothing this is all there is, beside its Session: what a login needs goes with it. It has
+    the methods of asyncio.Protocol and not the class, which nobody asks for and a compiled class could not inherit.
     """
 
-    __slots__ = ("_early_paused", "_local", "_login", "_reception", "_welcome", "early", "part") + (
-        *("receiver", "transport"),
-    )
+    __slots__ = (
+        "_early_paused", "_local", "_login", "_reception", "_session", "_welcome", "early", "part", "receiver",
+        "transport",
+    )  # fmt: skip
 
     def __init__(
         self, reception: Reception, welcome: Callable[[ClientProtocol, LoginResult], None], *, local: bool = False
@@ -49,6 +52,7 @@ class ClientProtocol(asyncio.Protocol):
         self._login: Login | None = None
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
+        self._session: Session | None = None  # the receiver, if it is one: compiled, its call costs no look-up
         self.part: Callable[[ClientProtocol], None] | None = None  # ends the connection of a client that was let in
         self._early_paused = False
         self.early = b""  # what the client sent between its login and its welcome
@@ -69,6 +73,8 @@ class ClientProtocol(asyncio.Protocol):
     def take(self, receiver: Receiver) -> None:
         """From now on the client's bytes go to `receiver`."""
         self.receiver = receiver
+        if isinstance(receiver, Session):
+            self._session = receiver
         early, self.early = self.early, b""
         if self._early_paused and self.transport is not None:
             self._early_paused = False
@@ -77,10 +83,13 @@ class ClientProtocol(asyncio.Protocol):
             self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
-        receiver = self.receiver
-        if receiver is not None:
+        session = self._session
+        if session is not None or self.receiver is not None:
             try:
-                receiver.from_client(data)
+                if session is not None:
+                    session.from_client(data)
+                elif self.receiver is not None:
+                    self.receiver.from_client(data)
             except Exception as error:  # a bug of ours ends this session, not the process
                 log.exception("session_failed")
                 self.close_with(Bug(f"internal error: {error}"))
@@ -92,10 +101,15 @@ class ClientProtocol(asyncio.Protocol):
                 self._early_paused = True
                 self.transport.pause_reading()
 
+    def eof_received(self) -> bool:
+        """The client sends no more: its connection ends."""
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._login is not None:
             self._login.lost()
         receiver, self.receiver = self.receiver, None
+        self._session = None
         if receiver is not None:
             receiver.client_lost()
 

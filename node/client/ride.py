@@ -282,7 +282,7 @@ class Ride(Rider):
         self._blamed = self._blamed or blamed
         lanes = self.pool.lanes
         if lanes is not None and not self._blamed and self._again <= RESENT_MAX:
-            lane = lanes.choose(self.shards.session.parameters)
+            lane = lanes.choose(self.shards.session.parameters, lanes.clock())
             if lane is not None:
                 self._board(lane)
                 return
@@ -343,7 +343,7 @@ class Rides:
         """A lane of each pool, not boarded yet; None if one has none. The caller owes `end`."""
         chosen = cls([])
         for shard, pool in pools.items():
-            lane = pool.lanes.choose(shards.session.parameters) if pool.lanes is not None else None
+            lane = pool.lanes.choose(shards.session.parameters, pool.clock()) if pool.lanes is not None else None
             if lane is None:
                 chosen.end()
                 return None

@@ -3,6 +3,7 @@ cimport cython
 from node.client.services cimport Services
 from node.client.shape cimport Shape, Shapes
 from node.client.weight cimport Weight, Weights
+from node.database cimport Database, Layout
 from node.gate cimport Gate
 from node.pool.lane cimport Lane, Lanes, Rider
 from node.pool.lending cimport Lending
@@ -15,9 +16,13 @@ cdef int _SYNC, _TERMINATE, _TX_IDLE, _TX_OPEN, _TX_FAILED, _IDLE, _ROOM, _FULL
 cdef int _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING
 cdef Py_ssize_t _SMALL_BYTES
 
+cdef bint _begins(int letter) noexcept
+cdef unsigned int _number(const unsigned char *p, Py_ssize_t at) noexcept
+
 cdef class Session(Rider):
     cdef public Services services
-    cdef public object id, account, database, write, shell
+    cdef public Database database
+    cdef public object id, account, write, shell
     cdef public Gate gate
     cdef public Requests requests
     cdef public int state
@@ -53,11 +58,12 @@ cdef class Session(Rider):
 
     cpdef from_client(self, bytes data)
     cpdef advance(self)
-    @cython.locals(requests=Requests, letter=int)
+    @cython.locals(requests=Requests, letter=int, database=Database, pool=Lending)
     cpdef bint begin(self)
     cpdef bint enter(self)
     @cython.locals(requests=Requests, buffer=bytes, letter=int, shape=Shape, weight=Weight, weights=Weights,
-                   lanes=Lanes, lane=Lane, since=double, at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t)
+                   lanes=Lanes, lane=Lane, since=double, at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t,
+                   layout=Layout, raw="const unsigned char *", data=bytes, length=Py_ssize_t, name=bytes)
     cpdef bint share(self, Lending pool, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(weight=Weight, took=double, pool=Lending, counters=PoolCounters)
     cpdef lane_reply(self, bytes data, double now, double took_s, Py_ssize_t size)

@@ -125,6 +125,16 @@ class Shell(Protocol):
         """Where the client is."""
 
 
+def _begins(letter: int) -> bool:
+    """Does a transaction begin with it?"""
+    return letter in (_QUERY, _BIND, _PARSE, _EXECUTE, _DESCRIBE, _CLOSE, _FUNCTION_CALL)
+
+
+def _number(p: bytes, at: int) -> int:
+    """Four bytes, big-endian."""
+    return p[at] << 24 | p[at + 1] << 16 | p[at + 2] << 8 | p[at + 3]
+
+
 class Session(Rider):
     """Sans-IO: the shell (client/protocol.py) passes bytes in."""
 
@@ -283,7 +293,7 @@ class Session(Rider):
             if requests.need:
                 self.look_at_torn()
             return False
-        if self.discarding or letter not in _BEGINS:
+        if self.discarding or not _begins(letter):
             return self.unlinked(letter)
         if not self.enter():
             return False
@@ -317,7 +327,7 @@ class Session(Rider):
         self.weight = None  # of an earlier unit that never ran: neither its time nor its place is this one's
         layout = self.database.layout
         requests = self.requests
-        buffer = requests.buffer
+        buffer = raw = requests.buffer  # `raw`: compiled, a cut of C bytes instead of a slice of an object
         if not layout.sharing:
             self.services.want_layout(self.database)
             return False
@@ -330,12 +340,12 @@ class Session(Rider):
             if end != len(buffer):
                 return False
             requests.count = 0
-            shape = self.services.shapes.find(buffer[start + 5 : end - 1])
+            shape = self.services.shapes.find(raw[start + 5 : end - 1])
         elif letter in (_BIND, _PARSE) and requests.batch(start):
             if requests.text_at:
-                shape = self.services.shapes.find(buffer[requests.text_at : requests.text_end])
+                shape = self.services.shapes.find(raw[requests.text_at : requests.text_end])
             else:
-                name = buffer[requests.name_at : requests.name_end]
+                name = raw[requests.name_at : requests.name_end]
                 prepared = self.prepared.get(name)
                 if prepared is None or name in self.doubtful:
                     return False
@@ -345,9 +355,11 @@ class Session(Rider):
                 shape = known
         else:
             return False
-        if layout.weights is None or layout.weights.catalog is not layout.catalog:
-            layout.weights = Weights(layout.catalog)
-        weight = layout.weights.of(shape)
+        weights = layout.weights
+        if weights is None or weights.catalog is not layout.catalog:
+            weights = layout.weights = Weights(layout.catalog)
+        weight = shape.weight if shape.weighed_in is weights else weights.of(shape)
+        assert weight is not None
         if weight.alone is not None:
             return False
         self.weight = weight
@@ -356,21 +368,19 @@ class Session(Rider):
             return False
         lanes = pool.lanes
         assert lanes is not None
-        lane = self.accept(lanes) if self.offer is not None else lanes.choose(self.parameters)
+        lane = self.accept(lanes) if self.offer is not None else lanes.choose(self.parameters, self.transaction_since)
         if lane is None:
             pool.counters.lane_full += 1
             return False
-        self.unit = buffer if start == 0 else buffer[start:]
-        data = self.unit
+        data = self.unit = buffer if start == 0 else buffer[start:]
         if prepared is not None:
             at, name_at, name_end = requests.bind_at, requests.name_at, requests.name_end
-            length = int.from_bytes(buffer[at + 1 : at + 5], "big") + len(prepared.name) - (name_end - name_at)
-            data = b"B%b%b%b%b" % (
-                length.to_bytes(4, "big"), buffer[at + 5 : name_at], prepared.name, buffer[name_end:]
-            )  # fmt: skip
+            length = _number(raw, at + 1) + len(prepared.name) - (name_end - name_at)
+            data = b"".join((
+                b"B", length.to_bytes(4, "big"), raw[at + 5 : name_at], prepared.name, raw[name_end : len(buffer)]
+            ))  # fmt: skip
         elif requests.count:
-            first = int.from_bytes(buffer[start + 1 : start + 5], "big")
-            self.unnamed_parse = buffer[start : start + 1 + first]
+            self.unnamed_parse = raw[start : start + 1 + _number(raw, start + 1)]
         else:
             self.unnamed_parse = b""
         requests.at = len(buffer)
@@ -405,7 +415,11 @@ class Session(Rider):
             return lanes.adopt(offer)
         self.offer = None
         lane = offer
-        return lane if lane is not None and lane.open and lane.lanes is lanes else lanes.choose(self.parameters)
+        return (
+            lane
+            if lane is not None and lane.open and lane.lanes is lanes
+            else lanes.choose(self.parameters, self.transaction_since)
+        )
 
     def invited(self, lane: Lane) -> None:
         """The read that waits for a connection may ride."""
@@ -455,7 +469,8 @@ class Session(Rider):
     def go_on(self) -> None:
         """The unit is over: what the client has sent since?"""
         if self.state == _READY:
-            self.resume_client()
+            if self.reading_paused:
+                self.resume_client()
             if self.requests.waiting_bytes():
                 self.advance()
 
@@ -495,7 +510,7 @@ class Session(Rider):
         """Asks `pool` for a server. True: linked. False: waiting in its queue; the message was given back."""
         self.requests.at = self.requests.start
         self.pool = pool
-        server = pool.acquire() if self.offer is None else self.offered(pool)
+        server = pool.acquire(self.transaction_since) if self.offer is None else self.offered(pool)
         if server is not None:
             return self.link(server)
         self.state = _WAITING
@@ -623,7 +638,7 @@ class Session(Rider):
         if isinstance(offer, ServerConnection) and offer.pool is pool:
             self.offer = None
             return offer
-        return pool.acquire()
+        return pool.acquire(self.services.clock())
 
     def waited(self) -> None:
         """The wait in a pool's queue is over."""

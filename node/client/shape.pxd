@@ -1,5 +1,6 @@
 cimport cython
 
+from node.client cimport weight as c_weight
 from node.routing cimport cache as c_cache, lexer as c_lexer, point as c_point
 
 
@@ -8,6 +9,8 @@ cdef class Shape:
     cdef readonly tuple statements
     cdef readonly object fault
     cdef public c_point.Point point
+    cdef public c_weight.Weight weight
+    cdef public c_weight.Weights weighed_in
     cdef readonly object pin
     cdef readonly tuple sets, resets
     cdef readonly bint resets_all, discards_all, forgets_statements, marks_dirty, redefines, alters

@@ -21,6 +21,7 @@ from node.routing.sharing import why_alone
 from node.routing.statement import Effects, Kind, Statement
 
 if TYPE_CHECKING:
+    from node.client.weight import Weight, Weights
     from node.routing.catalog import Catalog
 
 
@@ -70,6 +71,8 @@ class Shape:
         self.entry = entry
         self.statements: tuple[Statement, ...] | None = entry.statements if entry is not None else None
         self.fault = fault
+        self.weight: Weight | None = None  # as the last one who asked found it among `weighed_in`
+        self.weighed_in: Weights | None = None
         self.point: Point | None = None  # of a plain shape that was routed by one value, for one map
         self.pin: Pin | None = None
         self.sets: tuple[str, ...] = ()  # settings to ask for afterwards

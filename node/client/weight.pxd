@@ -1,5 +1,7 @@
 cimport cython
 
+cdef double _LIGHT_S, _LIGHT_BYTES, _SHARE_OF_LAST, _FORGOTTEN, _TICK_S, _STALLED_S, _DECAY
+
 cdef class Weight:
     cdef public object alone
     cdef public long long runs
@@ -7,6 +9,7 @@ cdef class Weight:
 
     @cython.locals(fastest=double)
     cpdef ran_alone(self, double took_s, Py_ssize_t size)
+    @cython.locals(wide=double)
     cpdef learn(self, double took_s, Py_ssize_t size)
     cpdef bint is_light(self)
 

@@ -30,6 +30,10 @@ DECAY = 0.9
 # Shapes of one catalogue; beyond that all of them learn anew.
 WEIGHTS_MAX = 5000
 
+# The compiled weight reads C numbers of these names (weight.pxd); Python keeps the public ones.
+_LIGHT_S, _LIGHT_BYTES, _TICK_S, _STALLED_S = LIGHT_S, LIGHT_BYTES, TICK_S, STALLED_S
+_SHARE_OF_LAST, _FORGOTTEN, _DECAY = SHARE_OF_LAST, FORGOTTEN, DECAY
+
 
 class Weight:
     """What one shape has taken. `alone`: why it never shares; None: it may."""
@@ -45,22 +49,22 @@ class Weight:
 
     def ran_alone(self, took_s: float, size: int) -> None:
         """A run on a whole connection."""
-        fastest = self.fastest_s * FORGOTTEN if self.fastest_s > TICK_S else TICK_S * FORGOTTEN
+        fastest = self.fastest_s * _FORGOTTEN if self.fastest_s > _TICK_S else _TICK_S * _FORGOTTEN
         self.fastest_s = took_s if took_s < fastest else fastest
         self.learn(self.fastest_s, size)
 
     def learn(self, took_s: float, size: int) -> None:
         """One more run: from the moment the server had it to the end of its answer, and the answer's bytes."""
         self.runs += 1
-        if self.runs == 1 or took_s >= STALLED_S:
+        if self.runs == 1 or took_s >= _STALLED_S:
             self.took_s = took_s
         else:
-            self.took_s += (took_s - self.took_s) * SHARE_OF_LAST
-        wide = self.size * DECAY
+            self.took_s += (took_s - self.took_s) * _SHARE_OF_LAST
+        wide = self.size * _DECAY
         self.size = size if size > wide else wide
 
     def is_light(self) -> bool:
-        return self.runs > 0 and self.took_s <= LIGHT_S and self.size <= LIGHT_BYTES
+        return self.runs > 0 and self.took_s <= _LIGHT_S and self.size <= _LIGHT_BYTES
 
 
 class Weights:
@@ -78,4 +82,6 @@ class Weights:
             if len(self.known) >= WEIGHTS_MAX:
                 self.known.clear()
             weight = self.known[shape] = Weight(shape.why_alone(self.catalog))
+        # others with the same text, in another database, take turns at this place
+        shape.weighed_in, shape.weight = self, weight
         return weight

@@ -28,7 +28,7 @@ class Checkout:
 
 async def checkout(pool: Pool) -> ServerConnection:
     """Raises ServerFault 58000 when there is none within checkout_timeout. The caller owes a `release`."""
-    server = pool.acquire()
+    server = pool.acquire(pool.clock())
     if server is not None:
         return server
     borrower = Checkout()

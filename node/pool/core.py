@@ -68,7 +68,10 @@ class PoolCore:
         while at >= 0:
             server = idle[at]
             if server.parameters is parameters:
-                del idle[at]
+                if at == len(idle) - 1:
+                    idle.pop()
+                else:
+                    del idle[at]
                 self.lent[server] = None
                 return server
             at -= 1

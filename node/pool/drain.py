@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from node.errors import ServerFault
-from node.server.connection import ServerConnection
+from node.server.connection import Owner, ServerConnection
 from node.wire import messages
 
 # A statement that no server knows: to bind it fails a batch.
 _NO_STATEMENT = b"__pgmurmur_the_client_has_gone"
 
 
-class Drain:
+class Drain(Owner):
     """Owns `server` until `end`.
 
     Not a Conversation: the client may have left with half a row delivered, so what comes cannot be framed; only the
@@ -65,9 +65,3 @@ class Drain:
     def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
         self._fault = fault
         self._changed.set()
-
-    def server_pause(self) -> None:
-        return None
-
-    def server_resume(self) -> None:
-        return None

@@ -2,11 +2,11 @@ cimport cython
 
 from node.pool.core cimport PoolCore
 from node.pool.lending cimport Lending
-from node.server.connection cimport ServerConnection
+from node.server.connection cimport Owner, ServerConnection
 from node.stats.pool_counters cimport PoolCounters
 from node.wire.pipeline cimport Pipeline
 
-cdef class Rider:
+cdef class Rider(Owner):
     cdef public bint writing_paused
 
     cpdef bint would_share(self, object parameters)
@@ -18,7 +18,7 @@ cdef class Rider:
     cpdef lane_lost(self, object fault, bint said)
 
 
-cdef class Lane:
+cdef class Lane(Owner):
     cdef public Lanes lanes
     cdef public ServerConnection server
     cdef public Pipeline pipeline
@@ -55,11 +55,12 @@ cdef class Lanes:
 
     @cython.locals(core=PoolCore, active=list, lane=Lane, best=Lane, depth=Py_ssize_t, boardable=Py_ssize_t,
                    server=ServerConnection)
-    cpdef Lane choose(self, object parameters)
-    cpdef Lane enter(self, object parameters)
-    @cython.locals(lane=Lane)
+    cpdef Lane choose(self, object parameters, double now)
+    cpdef Lane enter(self, object parameters, double now)
+    @cython.locals(entered=Lane)
     cpdef Lane adopt(self, ServerConnection server)
     cpdef invite(self, Lane lane)
     cpdef leave(self, Lane lane, double now)
+    @cython.locals(active=list)
     cpdef forget(self, Lane lane)
     cpdef watch(self)

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from node.errors import ClientFault
-from node.server.connection import Lost, ServerConnection
+from node.server.connection import Lost, Owner, ServerConnection
 from node.wire import messages
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Prepared(Protocol):
     def make_room(self, server: ServerConnection, limit: int, owner: object) -> tuple[bytes, list[int]]: ...
 
 
-class Rider:
+class Rider(Owner):
     """A client with a unit on a lane (client/session.py)."""
 
     writing_paused: bool
@@ -93,7 +93,7 @@ class Rider:
         raise NotImplementedError
 
 
-class Lane:
+class Lane(Owner):
     """One connection while units of several clients are under way on it. Owner of the connection meanwhile."""
 
     def __init__(self, lanes: Lanes, server: ServerConnection) -> None:
@@ -295,10 +295,11 @@ class Lane:
                         pipeline.broken = data[0]  # the question was not sent yet
                         return
                 if isinstance(front, list):
-                    for rider in list(front):
-                        rider.lane_bytes(data)
+                    for each in list(front):
+                        each.lane_bytes(data)
                 else:
-                    front.lane_bytes(data)
+                    rider = front
+                    rider.lane_bytes(data)
                 self.pause_if_unread()
             return
         ended = pipeline.units - self.units
@@ -325,7 +326,8 @@ class Lane:
                 while front:
                     front.pop(0).lane_reply(data, now, took_s, size)
             else:
-                front.lane_reply(data, now, took_s, size)
+                rider = front
+                rider.lane_reply(data, now, took_s, size)
         if self.depth == 0 and server.owner is self:
             self.lanes.leave(self, now)
 
@@ -416,9 +418,6 @@ class Lane:
         """The server takes no more bytes for now."""
         self.open = False
 
-    def server_resume(self) -> None:
-        return None
-
 
 Passenger = Rider | list[Rider] | None
 """Whose a unit is: a rider's, a crowd's, or nobody's any more."""
@@ -479,9 +478,9 @@ class Lanes:
         self.ended = 0  # units answered
         self.counters = pool.counters
 
-    def choose(self, parameters: object) -> Lane | None:
+    def choose(self, parameters: object, now: float) -> Lane | None:
         """A lane with these settings: a connection that nobody uses while there may be more lanes, else the shallowest.
-        None: the unit asks the pool for a whole connection."""
+        None: the unit asks the pool for a whole connection. `now`: when the unit began, or later."""
         core = self.core
         active = self.active
         if core.paused:
@@ -512,14 +511,14 @@ class Lanes:
                     best = None
             return best
         if best is None or boardable < self.count.allowed:
-            opened = self.enter(parameters)
+            opened = self.enter(parameters, now)
             if opened is not None:
                 return opened
         return best
 
-    def enter(self, parameters: object) -> Lane | None:
+    def enter(self, parameters: object, now: float) -> Lane | None:
         """Makes an idle connection with these settings a lane."""
-        server = self.pool.acquire_like(parameters)
+        server = self.pool.acquire_like(parameters, now)
         return None if server is None else self.adopt(server)
 
     def adopt(self, server: ServerConnection) -> Lane:
@@ -527,9 +526,10 @@ class Lanes:
         lane = server.lane
         if not isinstance(lane, Lane) or lane.lanes is not self:  # lanes were switched off and on in between
             lane = server.lane = Lane(self, server)
-        lane.enter()
-        self.active.append(lane)
-        return lane
+        entered = lane
+        entered.enter()
+        self.active.append(entered)
+        return entered
 
     def invite(self, lane: Lane) -> None:
         """Reads at the head of the pool's queue need not wait for a connection of their own: they board `lane`. Whoever
@@ -556,8 +556,11 @@ class Lanes:
         self.pool.take_back(lane.server, now)
 
     def forget(self, lane: Lane) -> None:
-        if lane in self.active:
-            self.active.remove(lane)
+        active = self.active
+        if len(active) == 1 and active[0] is lane:
+            active.clear()
+        elif lane in active:
+            active.remove(lane)
 
     def close(self) -> None:
         """Nobody boards any more (RECONNECT, a new configuration); what is under way ends as usual."""

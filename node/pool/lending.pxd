@@ -12,10 +12,9 @@ cdef class Lending:
     cdef public double check_after_s
 
     @cython.locals(server=ServerConnection)
-    cpdef ServerConnection acquire(self)
+    cpdef ServerConnection acquire(self, double now)
     @cython.locals(server=ServerConnection)
-    cpdef ServerConnection acquire_like(self, object parameters)
-    @cython.locals(now=double)
-    cpdef bint is_cold(self, ServerConnection server)
+    cpdef ServerConnection acquire_like(self, object parameters, double now)
+    cpdef bint is_cold(self, ServerConnection server, double now)
     @cython.locals(core=PoolCore)
     cpdef take_back(self, ServerConnection server, double now)

@@ -28,31 +28,30 @@ class Lending:
         self.check_after_s = 0.0
         self.lanes: Lanes | None = None
 
-    def acquire(self) -> ServerConnection | None:
+    def acquire(self, now: float) -> ServerConnection | None:
         """A connection at once, or None: then `wait`. The caller sets `owner`."""
         server = self.core.acquire()
         if server is None:
             return None
-        if self.check_after_s > 0 and self.is_cold(server):
+        if self.check_after_s > 0 and self.is_cold(server, now):
             # Long unused: a firewall may have forgotten it. Checked first; the caller is the first to wait for it.
             self.check_first(server)
             return None
         self.counters.assigned += 1
         return server
 
-    def acquire_like(self, parameters: object) -> ServerConnection | None:
+    def acquire_like(self, parameters: object, now: float) -> ServerConnection | None:
         """As `acquire`, but only a connection with these settings, and none that would have to be asked first."""
         server = self.core.acquire_like(parameters)
         if server is None:
             return None
-        if self.check_after_s > 0 and self.is_cold(server):
+        if self.check_after_s > 0 and self.is_cold(server, now):
             self.core.put_back(server)
             return None
         self.counters.assigned += 1
         return server
 
-    def is_cold(self, server: ServerConnection) -> bool:
-        now: float = self.clock()
+    def is_cold(self, server: ServerConnection, now: float) -> bool:
         return now - server.used_at > self.check_after_s and now - server.checked_at > self.check_after_s
 
     def take_back(self, server: ServerConnection, now: float) -> None:

@@ -21,7 +21,7 @@ from node.auth import md5
 from node.auth.scram import NONCE_BYTES, KeyCache, ScramClient, derive, nonce_of
 from node.errors import ClientFault, ServerFault
 from node.tcp import TcpOptions
-from node.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ClientTls, end_point_hash, feed
+from node.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ClientTls, Streaming, end_point_hash, feed
 from node.wire import messages
 from node.wire.codes import HEADER_BYTES, MIN_LENGTH, Backend
 from node.wire.startup import (
@@ -41,7 +41,7 @@ MESSAGES_LIMIT = 1_000
 NOTICES_LIMIT = 100
 WRONG_PASSWORD = "28P01"
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=Streaming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +382,7 @@ async def _attempt(
             raise wire.lost
         # No await from here on: what comes now goes to the new protocol.
         transport, surplus = wire.transport, wire.rest()
-        transport.set_protocol(protocol)
+        transport.set_protocol(cast(asyncio.BaseProtocol, protocol))
         protocol.connection_made(transport)
         feed(protocol, surplus)
     except BaseException:

@@ -1,7 +1,17 @@
+cimport cython
+
 from node.wire.pipeline cimport Pipeline
 
+cdef class ServerConnection
+
+
+cdef class Owner:
+    cpdef from_server(self, ServerConnection server, bytes data)
+
+
 cdef class ServerConnection:
-    cdef public object id, pool, owner, lane, parameters, prepared, closed_why, write, close_transport
+    cdef public Owner owner
+    cdef public object id, pool, lane, parameters, prepared, closed_why, write, close_transport
     cdef public object pause_reading, resume_reading
     cdef public Pipeline pipeline
     cdef public dict statuses
@@ -12,6 +22,7 @@ cdef class ServerConnection:
     cdef public int cancelling
     cdef public long long queries, transactions, rollbacks, errors, healthchecks, bytes_sent, bytes_received
 
+    @cython.locals(owner=Owner, pipeline=Pipeline, out=bytes, at=Py_ssize_t)
     cpdef receive(self, bytes data)
     cpdef unsolicited(self, bytes data)
     cpdef learn(self)

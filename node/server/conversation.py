@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from node.errors import Bug, ServerFault
 from node.server.cancel import cancel
-from node.server.connection import Lost, ServerConnection
+from node.server.connection import Lost, Owner, ServerConnection
 from node.wire import messages
 from node.wire.codes import Backend
 from node.wire.pipeline import NOTHING, TOO_LONG, Requests
@@ -62,7 +62,7 @@ def fault_of(body: bytes) -> ServerFault:
 _hurrying: set[asyncio.Task[None]] = set()
 
 
-class Conversation:
+class Conversation(Owner):
     """Borrows `server` until `end`; replies come out of `next` as (letter, body)."""
 
     def __init__(self, server: ServerConnection) -> None:

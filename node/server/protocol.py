@@ -10,8 +10,10 @@ from node.server.connection import ServerConnection
 from node.wire import messages
 
 
-class ServerProtocol(asyncio.Protocol):
-    """asyncio's face of one ServerConnection, after login."""
+class ServerProtocol:
+    """asyncio's face of one ServerConnection, after login; for its class see ClientProtocol."""
+
+    __slots__ = ("connection", "transport")
 
     def __init__(self, connection: ServerConnection) -> None:
         self.connection = connection
@@ -29,6 +31,9 @@ class ServerProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.connection.receive(data)
+
+    def eof_received(self) -> bool:
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         reason = f"{type(exc).__name__}: {exc}" if exc else "the server closed it"

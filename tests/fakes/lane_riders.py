@@ -9,7 +9,7 @@ from node.client.prepared import Prepared
 from node.errors import ServerFault
 from node.pool.core import Waiter
 from node.pool.lane import DEPTH_LIMIT, Lane, Rider
-from node.server.connection import ServerConnection
+from node.server.connection import Owner, ServerConnection
 from node.wire import messages as m
 
 SENT_AGAIN_MAX = 50  # as the session's
@@ -82,7 +82,7 @@ class Client(Rider):
     def ride(self) -> None:
         assert self.unit is not None
         lanes = self.stage.pool.lanes
-        lane = None if lanes is None else lanes.choose(self.parameters)
+        lane = None if lanes is None else lanes.choose(self.parameters, lanes.clock())
         if lane is not None:
             assert lane.open
             assert lane.server.closed_why is None
@@ -162,7 +162,7 @@ class Client(Rider):
             self.lane.read_on()
 
 
-class Holder:
+class Holder(Owner):
     """Somebody who wants a whole connection."""
 
     def __init__(self) -> None:
@@ -187,9 +187,3 @@ class Holder:
 
     def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
         self.server = None
-
-    def server_pause(self) -> None:
-        return None
-
-    def server_resume(self) -> None:
-        return None

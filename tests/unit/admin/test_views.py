@@ -55,7 +55,7 @@ async def test_servers_belong_to_their_pool_and_client(node: FakeNode) -> None:
     assert (row["pool_id"], row["addr"], row["state"]) == (pool.id, "10.0.0.1", "idle")
     assert (row["client_id"], row["remote_pid"], row["age"]) == (None, 4711, 5)
     server.owner = node.session(9)
-    assert pool.acquire() is server
+    assert pool.acquire(pool.clock()) is server
     (row,) = await rows(node, "SHOW SERVERS")
     assert row["client_id"] == 9
 

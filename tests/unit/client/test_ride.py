@@ -38,7 +38,7 @@ class OneShard:
     async def get(self, shards: tuple[int, ...], *, read: bool) -> list[Conversation]:
         self.asked.set()
         await self.given.wait()
-        server = self.pool.acquire()
+        server = self.pool.acquire(self.pool.clock())
         assert server is not None
         talk = self.talks[shards[0]] = Conversation(server)
         return [talk]
@@ -61,7 +61,7 @@ class Scene:
         self.shards = OneShard(self.pool)
 
     def ride(self, sql: bytes = b"SELECT 1") -> Ride:
-        lane = self.lanes.choose(NONE)
+        lane = self.lanes.choose(NONE, self.lanes.clock())
         assert lane is not None
         ride = Ride(cast(Shards, self.shards), 0, cast(Pool, self.pool), lane, read=True)
         ride.send_extended(sql)
@@ -262,7 +262,7 @@ async def test_a_hurried_ride_ends_and_its_late_reply_is_nobodys() -> None:
 
 async def test_lanes_are_given_back_when_one_shard_has_none() -> None:
     near, far = Scene(), Scene()
-    while far.pool.acquire() is not None:
+    while far.pool.acquire(far.pool.clock()) is not None:
         pass
     pools = {0: cast(Pool, near.pool), 1: cast(Pool, far.pool)}
     assert Rides.choose(cast(Shards, near.shards), pools, read=True) is None
@@ -275,7 +275,7 @@ async def test_lanes_are_given_back_when_one_shard_has_none() -> None:
 
 async def test_a_lane_that_others_leave_is_waited_for() -> None:
     scene = Scene(1)
-    server = scene.pool.acquire()
+    server = scene.pool.acquire(scene.pool.clock())
     assert server is not None
     pools = {0: cast(Pool, scene.pool)}
     waiting = asyncio.ensure_future(Rides.wait(cast(Shards, scene.shards), pools, read=True))

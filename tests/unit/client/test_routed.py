@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,6 +17,7 @@ from node.client.prepared import PreparedStatements
 from node.client.services import Limits, Services
 from node.client.session import Session
 from node.client.shape import Shapes
+from node.database import Database, Layout
 from node.errors import ClientFault
 from node.gate import Gate
 from node.routing import hashing
@@ -52,16 +52,16 @@ def client(shapes: Shapes, **more: Any) -> Any:
         b"s%d" % at: statements.use(sql, m.parse(b"", b"", TYPES[at % len(TYPES)])[7:], "")
         for at, sql in enumerate(TEXTS)
     }
-    database = SimpleNamespace(
-        balancers=(1, 2, 3, 4), topology=FOUR, layout=SimpleNamespace(catalog=CATALOG, loaded=True),
-        gate=Gate("four"), manages_statements=True,
+    database = Database(
+        name="four", user="me", epoch=0, mode="transaction", balancers=cast(Any, (1, 2, 3, 4)), topology=FOUR,
+        layout=Layout(CATALOG, loaded=True), gate=Gate("four"), prepared_limit=100,
     )  # fmt: skip
     services = Services(
         clock=lambda: 0.0, spawn=_nothing, shapes=shapes, prepared=statements, database=_nothing, slow=cast(Any, None),
         limits=Limits(), node="here",
     )  # fmt: skip
     session = Session(
-        1, services, Account("me", AuthType.TRUST, ()), cast(Any, database), write=_nothing, shell=FakeShell(), now=0.0,
+        1, services, Account("me", AuthType.TRUST, ()), database, write=_nothing, shell=FakeShell(), now=0.0,
     )  # fmt: skip
     session.prepared = prepared
     session.shard = 3

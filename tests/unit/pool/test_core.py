@@ -179,7 +179,7 @@ def test_waiting_ends_at_the_checkout_timeout_but_a_pause_does_not_count() -> No
     house = House(size=1, checkout_timeout_s=5.0)
     pool, patient = house.pool, Client()
     pool.tick(0.0)
-    holder = pool.acquire()
+    holder = pool.acquire(pool.clock())
     assert holder is not None
     pool.wait(patient)
     house.now = 4.0
@@ -205,18 +205,18 @@ def test_a_connection_that_is_closed_is_lent_to_nobody() -> None:
     house.pool.tick(0.0)
     (idle,) = house.pool.core.idle
     idle.close(Lost.SERVER_CLOSED)
-    assert house.pool.acquire() is None
+    assert house.pool.acquire(house.pool.clock()) is None
 
 
 def test_a_connection_with_a_cancel_request_on_its_way_is_lent_to_nobody() -> None:
     house = House(size=1)
     house.pool.tick(0.0)
     for give_back in (house.pool.release, lambda s: house.pool.take_back(s, 0.0)):
-        lent = house.pool.acquire()
+        lent = house.pool.acquire(house.pool.clock())
         assert lent is not None
         lent.cancelling += 1
         give_back(lent)
-        assert house.pool.acquire() is None
+        assert house.pool.acquire(house.pool.clock()) is None
         lent.cancelling -= 1
         house.pool._held.clear()
         house.pool.release(lent)
@@ -226,12 +226,12 @@ def test_a_connection_long_unused_is_checked_before_it_is_lent() -> None:
     house = House(size=1, healthcheck_interval_s=30.0)
     house.pool.tick(0.0)
     house.now = 29.0
-    lent = house.pool.acquire()
+    lent = house.pool.acquire(house.pool.clock())
     assert lent is not None
     house.pool.release(lent)
     house.now = 60.0
     before, house.runs = house.spawned, False
-    assert house.pool.acquire() is None
+    assert house.pool.acquire(house.pool.clock()) is None
     assert house.spawned == before + 1
 
 
@@ -242,7 +242,7 @@ def test_the_coldest_are_closed_when_idle_for_long_and_the_minimum_stays() -> No
     house.pool.settings = PoolSettings(size=4, min_size=1, idle_timeout_s=10.0)
     warm = house.pool.core.idle[-1]
     house.now = 11.0
-    lent = house.pool.acquire()
+    lent = house.pool.acquire(house.pool.clock())
     assert lent is warm
     house.pool.release(lent)
     house.pool.tick(house.now)

@@ -165,7 +165,7 @@ class Lanes(RuleBasedStateMachine):
     def hold(self, pick: int) -> None:
         holder, pool = self.holders[pick], self.stage.pool
         if holder.server is None and holder.waiter is None:
-            server = pool.acquire()
+            server = pool.acquire(pool.clock())
             if server is not None:
                 holder.granted(server)
             else:

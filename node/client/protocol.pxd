@@ -1,0 +1,13 @@
+cimport cython
+
+from node.client.session cimport Session
+
+cdef class ClientProtocol:
+    cdef public object transport, receiver, part
+    cdef public bytes early
+    cdef object _reception, _welcome, _login
+    cdef Session _session
+    cdef bint _local, _early_paused
+
+    @cython.locals(session=Session)
+    cpdef data_received(self, bytes data)

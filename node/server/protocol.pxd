@@ -1,0 +1,7 @@
+from node.server.connection cimport ServerConnection
+
+cdef class ServerProtocol:
+    cdef public ServerConnection connection
+    cdef public object transport
+
+    cpdef data_received(self, bytes data)

@@ -18,6 +18,8 @@ STRIP = (
     "node.client.weight",
     "node.database",
     "node.client.services",
+    "node.client.prepared",
+    "node.client.statements",
     "node.client.session",
     "node.client.protocol",
     "node.server.protocol",

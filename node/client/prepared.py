@@ -23,7 +23,7 @@ CLOSED_AT_ONCE = 4
 class Prepared:
     """One statement text with parameter types, shared by every client that prepared it."""
 
-    __slots__ = ("key", "name", "number", "parse", "shape", "sql", "type_oids", "types", "used_by")
+    __slots__ = ("describe", "key", "name", "number", "parse", "shape", "sql", "type_oids", "types", "used_by")
 
     def __init__(self, key: tuple[bytes, bytes, str], number: int) -> None:
         self.key = key
@@ -34,6 +34,7 @@ class Prepared:
         self.name = PREFIX + str(number).encode()
         # the Parse message that makes it known to a server
         self.parse = messages.message(b"P", self.name + b"\0" + self.sql + b"\0" + types)
+        self.describe = messages.describe_statement(self.name)
         self.type_oids = messages.parse_parse(self.parse[5:]).types  # the parameter types that its Parse declared
         self.used_by = 0
 

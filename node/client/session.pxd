@@ -1,11 +1,13 @@
 cimport cython
 
+from node.client.prepared cimport Prepared
 from node.client.services cimport Services
 from node.client.shape cimport Shape, Shapes
+from node.client.statements cimport Statements
 from node.client.weight cimport Weight, Weights
 from node.database cimport Database, Layout
 from node.gate cimport Gate
-from node.pool.lane cimport Lane, Lanes, Rider
+from node.pool.lane cimport Lane, Lanes
 from node.pool.lending cimport Lending
 from node.server.connection cimport ServerConnection
 from node.stats.pool_counters cimport PoolCounters
@@ -17,12 +19,11 @@ cdef int _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING
 cdef Py_ssize_t _SMALL_BYTES
 
 cdef bint _begins(int letter) noexcept
+cdef bytes _text(const unsigned char *p, Py_ssize_t start, Py_ssize_t end)
 cdef unsigned int _number(const unsigned char *p, Py_ssize_t at) noexcept
 
-cdef class Session(Rider):
-    cdef public Services services
-    cdef public Database database
-    cdef public object id, account, write, shell
+cdef class Session(Statements):
+    cdef public object id, account, shell
     cdef public Gate gate
     cdef public Requests requests
     cdef public int state
@@ -30,11 +31,8 @@ cdef class Session(Rider):
     cdef public Lending pool
     cdef public object waiter
     cdef public bint entered, discarding, reading_paused
-    cdef public object startup, application_name, parameters, tracked, reset_settings, pin
+    cdef public object startup, application_name, tracked, reset_settings
     cdef public bint must_ask, redefined, torn_copy, asking
-    cdef public int forget_statements
-    cdef public dict prepared
-    cdef public object doubtful, unit_names, unit_parsed
     cdef public long long errors_before
     cdef public bytes begin_message
     cdef public bint tx_failed, changed_schema
@@ -46,14 +44,11 @@ cdef class Session(Rider):
     cdef public object offer
     cdef public bint blamed
     cdef public Py_ssize_t stop_at
-    cdef public bytes unnamed_parse
-    cdef public object unnamed_on
     cdef public object pid
     cdef public bytes secret
     cdef public double connected_at, active_since, transaction_since, last_request, linked_at
     cdef public double wait_time_s, query_time_s, transaction_time_s
     cdef public long long queries, transactions, transactions_2pc, errors, bytes_received, bytes_sent, bytes_before
-    cdef public bint managed
     cdef public object on_closed, on_resumed
 
     cpdef from_client(self, bytes data)
@@ -63,7 +58,8 @@ cdef class Session(Rider):
     cpdef bint enter(self)
     @cython.locals(requests=Requests, buffer=bytes, letter=int, shape=Shape, weight=Weight, weights=Weights,
                    lanes=Lanes, lane=Lane, since=double, at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t,
-                   layout=Layout, raw="const unsigned char *", data=bytes, length=Py_ssize_t, name=bytes)
+                   prepared=Prepared, known=Shape, layout=Layout, raw="const unsigned char *",
+                   data=bytes, length=Py_ssize_t, name=bytes)
     cpdef bint share(self, Lending pool, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(weight=Weight, took=double, pool=Lending, counters=PoolCounters)
     cpdef lane_reply(self, bytes data, double now, double took_s, Py_ssize_t size)
@@ -74,7 +70,8 @@ cdef class Session(Rider):
     cpdef bint link(self, ServerConnection server)
     @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int,
                    run=Py_ssize_t, upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, stop_at=Py_ssize_t,
-                   again=bint, large=bint, shape=Shape)
+                   again=bint, large=bint, shape=Shape, raw="const unsigned char *", replacement=bytes,
+                   pieces=list)
     cpdef bint pump(self)
     @cython.locals(server=ServerConnection, data=bytes)
     cpdef Py_ssize_t flush(self, bytes buffer, Py_ssize_t run, Py_ssize_t upto, Py_ssize_t next_run, list pieces)

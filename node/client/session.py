@@ -21,15 +21,14 @@ other is handed to the slow gear.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from node.client.parameters import NONE, Parameters
-from node.client.shape import Pin, Shape
+from node.client.shape import Shape
+from node.client.statements import Statements
 from node.client.weight import Weight, Weights
 from node.errors import ClientFault, Fault, ServerFault
-from node.pool.lane import Rider
 from node.pool.pool import PoolClosed
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import Role
@@ -39,8 +38,6 @@ from node.wire import messages
 from node.wire.codes import Frontend, Transaction
 from node.wire.pipeline import (
     CONTINUED,
-    FAKE_CLOSE_COMPLETE,
-    FAKE_PARSE_COMPLETE,
     NOTHING,
     RING_ENTRIES,
     TOO_LONG,
@@ -99,8 +96,6 @@ _SMALL = frozenset((_CLOSE, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH,
 
 # Shared by all sessions that have none of their own; never written to.
 EMPTY: Mapping[Any, Any] = MappingProxyType({})
-NO_STATEMENTS: dict[bytes, Prepared] = {}
-NONE_OF_THEM: frozenset[bytes] = frozenset()
 
 # The compiled session reads C integers of these names (session.pxd); Python keeps the public ones.
 _READY, _WAITING, _SLOW, _CLOSED, _RIDING = READY, WAITING, SLOW, CLOSED, RIDING
@@ -130,12 +125,17 @@ def _begins(letter: int) -> bool:
     return letter in (_QUERY, _BIND, _PARSE, _EXECUTE, _DESCRIBE, _CLOSE, _FUNCTION_CALL)
 
 
+def _text(p: bytes, start: int, end: int) -> bytes:
+    """Of the Query p[start:end], which may lack even the zero at its end."""
+    return p[start + 5 : end - 1] if end - start > 5 else b""
+
+
 def _number(p: bytes, at: int) -> int:
     """Four bytes, big-endian."""
     return p[at] << 24 | p[at + 1] << 16 | p[at + 2] << 8 | p[at + 3]
 
 
-class Session(Rider):
+class Session(Statements):
     """Sans-IO: the shell (client/protocol.py) passes bytes in."""
 
     def __init__(
@@ -149,12 +149,10 @@ class Session(Rider):
         shell: Shell,
         now: float,
     ) -> None:
+        super().__init__(services, database, write)
         self.id = number
-        self.services = services
         self.account = account
-        self.database = database
         self.gate = database.gate
-        self.write = write
         self.shell = shell
         self.requests = Requests(services.limits.message_bytes)
         self.state = _READY
@@ -168,20 +166,12 @@ class Session(Rider):
         # what the client has made of its session
         self.startup: dict[str, str] = {}
         self.application_name = ""
-        self.parameters: Parameters = NONE
         self.tracked: tuple[str, ...] = ()  # names whose values are asked for after a SET
         self.must_ask = False
-        self.forget_statements = 0  # 1: DEALLOCATE ALL is under way, 2: DISCARD ALL
         self.redefined = False  # the transaction changed what statements mean
         self.torn_copy = False  # the server has got the beginning of a CopyData message and waits for the rest
         self.asking = False  # inside `acquire`
         self.reset_settings: tuple[str, ...] = ()
-        self.pin: Pin | None = None
-        # empty ones are shared: most clients are idle, and their number is what costs memory
-        self.prepared: dict[bytes, Prepared] = NO_STATEMENTS  # replaced by an own one before it is written to
-        self.doubtful: frozenset[bytes] = NONE_OF_THEM  # names whose Parse may have failed
-        self.unit_names: Sequence[bytes] = ()  # named by this unit, which may fail
-        self.unit_parsed: Sequence[int] = ()  # made known to its server
         self.errors_before = 0
         # a transaction of a sharded database that no server has heard of yet
         self.begin_message = b""
@@ -205,9 +195,6 @@ class Session(Rider):
         self.sent_again = 0
         self.blamed = False  # it stood at the front of a server that died without a word
         self.stop_at = 0  # end of the unit that may be forwarded; 0: everything may
-        # the unnamed statement: PostgreSQL keeps it until the next Parse of it or the next Query
-        self.unnamed_parse = b""
-        self.unnamed_on: ServerConnection | None = None
         # cancel key
         self.pid = 0
         self.secret = b""
@@ -220,7 +207,6 @@ class Session(Rider):
         self.queries = self.transactions = self.transactions_2pc = self.errors = 0
         self.wait_time_s = self.query_time_s = self.transaction_time_s = 0.0
         self.bytes_received = self.bytes_sent = 0
-        self.managed = database.manages_statements
         self.on_closed: Callable[[Session], None] | None = None
         self.on_resumed: Callable[[], None] | None = None  # a coroutine waits for the client to read
 
@@ -340,7 +326,7 @@ class Session(Rider):
             if end != len(buffer):
                 return False
             requests.count = 0
-            shape = self.services.shapes.find(raw[start + 5 : end - 1])
+            shape = self.services.shapes.find(_text(raw, start, end))
         elif letter in (_BIND, _PARSE) and requests.batch(start):
             if requests.text_at:
                 shape = self.services.shapes.find(raw[requests.text_at : requests.text_end])
@@ -721,7 +707,7 @@ class Session(Rider):
             requests.start = requests.at
             if not self.enter():
                 return False
-        buffer = requests.buffer
+        buffer = raw = requests.buffer
         run = upto = requests.at  # buffer[run:upto] passes as it is
         pieces: list[bytes] | None = None
         again = False
@@ -750,7 +736,7 @@ class Session(Rider):
                         letter = -1
                 elif letter == _QUERY:
                     # a unit of a sharded database that came this far is known to be plain
-                    shape = None if stop_at else self.services.shapes.find(buffer[start + 5 : end - 1])
+                    shape = None if stop_at else self.services.shapes.find(_text(raw, start, end))
                     if shape is not None and not shape.plain and not self.special(shape, _QUERY):
                         again = requests.at != start  # answered here: go on; given back: wait until all is settled
                         run = self.flush(buffer, run, upto, end, pieces)
@@ -767,11 +753,11 @@ class Session(Rider):
                     self.discarding = False
                     pipeline.owe_sync(self)
                 elif letter == _PARSE:
-                    replacement = self.on_parse(server, buffer[start:end])
+                    replacement = self.on_parse(server, buffer, start, end)
                 elif letter == _BIND:
                     replacement = self.on_bind(server, buffer, start, end)
                 elif letter in (_DESCRIBE, _CLOSE):
-                    replacement = self.on_name(server, letter, buffer[start:end])
+                    replacement = self.on_name(server, letter, buffer, start, end)
                 elif letter == _FUNCTION_CALL:
                     pipeline.owe_query(self)
                 elif letter in _COPY:
@@ -1049,172 +1035,6 @@ class Session(Rider):
             self.tracked = tuple(dict.fromkeys((*self.tracked, *shape.sets)))
         if shape.pin is not None:
             self.pin = shape.pin
-
-    def forget(self, server: ServerConnection) -> None:
-        """DISCARD ALL or DEALLOCATE ALL has run on the server, or is about to: then it still may have some."""
-        if self.forget_statements > 1:
-            self.pin = None
-        self.forget_statements = 0
-        if server.pipeline.idle():
-            server.prepared.clear()
-        else:
-            server.doubt_statements()
-        for name in list(self.prepared):
-            self.drop_statement(name)
-
-    # --- named statements in transaction mode ----------------------------------------------------------------------
-
-    def on_parse(self, server: ServerConnection, message: bytes) -> bytes | None:
-        """A Parse: what to send in its place; None: as it is."""
-        end = message.find(b"\0", 5)
-        name = message[5:end]
-        sql_end = message.find(b"\0", end + 1)
-        if end < 0 or sql_end < 0:
-            raise messages.malformed("Parse")
-        if self.forget_statements:
-            self.forget(server)
-        sql = message[end + 1 : sql_end]
-        shape = self.services.shapes.find(sql)
-        if not shape.plain and not (name and self.managed):  # of a named one, when it is bound
-            self.special(shape, _PARSE)
-            if shape.deallocates is not None and shape.deallocates in self.prepared:
-                return self.on_parse_deallocate(server, shape.deallocates)
-        pipeline = server.pipeline
-        if pool := server.pool:
-            pool.counters.parses += 1
-        if not name:
-            self.unnamed_parse = message
-            self.unnamed_on = server
-            pipeline.owe()
-            return None
-        if not self.managed:
-            pipeline.owe()
-            return None
-        if name in self.prepared and name not in self.doubtful:
-            # PostgreSQL says 42P05 here; so does the server, under the name that it knows
-            prepared = self.prepared[name]
-            ahead = self.ensure(server, prepared)
-            pipeline.owe()
-            return ahead + prepared.parse
-        if len(self.prepared) >= self.services.limits.prepared_statements:
-            raise ClientFault(
-                "too many prepared statements",
-                sqlstate="53400",
-                detail=f"This client has prepared {len(self.prepared)} statements.",
-                hint="close statements that are not used any more, or raise the limit",
-            )
-        self.drop_statement(name)
-        prepared = self.services.prepared.use(
-            sql, message[sql_end + 1 :], self.parameters.values.get("search_path", "")
-        )
-        if self.prepared is NO_STATEMENTS:
-            self.prepared = {}
-        self.prepared[name] = prepared
-        self.unit_names = (*self.unit_names, name)
-        number = prepared.number
-        if server.prepared.get(number):
-            if pipeline.owe_fake(FAKE_PARSE_COMPLETE, self):
-                self.write(messages.PARSE_COMPLETE)
-            return b""
-        ahead = self.make_room(server, prepared)
-        server.prepared[number] = True
-        self.unit_parsed = (*self.unit_parsed, number)
-        pipeline.owe()
-        return ahead + prepared.parse
-
-    def on_parse_deallocate(self, server: ServerConnection, name: bytes) -> bytes:
-        """DEALLOCATE of a managed statement by the extended protocol: the server knows it by our name."""
-        prepared = self.prepared[name]
-        ahead = self.ensure(server, prepared)
-        self.unnamed_parse = messages.parse(b"", b"DEALLOCATE " + prepared.name)
-        self.unnamed_on = server
-        server.prepared[prepared.number] = False
-        self.drop_statement(name)
-        server.pipeline.owe()
-        return ahead + self.unnamed_parse
-
-    def ensure(self, server: ServerConnection, prepared: Prepared) -> bytes:
-        """What must be sent ahead so that the server knows the statement."""
-        number = prepared.number
-        known = server.prepared
-        if known.get(number):
-            if len(known) >= self.database.prepared_limit:
-                known.move_to_end(number)  # room is made by closing the one unused for longest
-            return b""
-        ahead = self.make_room(server, prepared)
-        server.pipeline.owe_skipped(self)
-        server.prepared[number] = True
-        self.unit_parsed = (*self.unit_parsed, number)
-        self.unit_names = (*self.unit_names, b"")
-        return ahead + prepared.parse
-
-    def ensure_unnamed(self, server: ServerConnection) -> bytes:
-        """The unnamed statement was parsed on another server, or never: this one must not use somebody else's."""
-        self.unnamed_on = server
-        server.pipeline.owe_skipped(self)
-        return self.unnamed_parse or messages.close_statement(b"")
-
-    def make_room(self, server: ServerConnection, prepared: Prepared) -> bytes:
-        """Closes the statement if it may be there already, and the oldest ones above prepared_statements_limit."""
-        ahead, closed = prepared.make_room(server, self.database.prepared_limit, self)
-        self.unit_parsed = (*self.unit_parsed, *closed)  # if an error comes first, they are still there
-        return ahead
-
-    def on_bind(self, server: ServerConnection, buffer: bytes, start: int, end: int) -> bytes | None:
-        portal_end = buffer.find(b"\0", start + 5, end)
-        name_end = buffer.find(b"\0", portal_end + 1, end)
-        if portal_end < 0 or name_end < 0:
-            raise messages.malformed("Bind")
-        pipeline = server.pipeline
-        name = buffer[portal_end + 1 : name_end]
-        if self.forget_statements:
-            self.forget(server)
-        prepared = self.prepared.get(name) if name else None
-        if prepared is None:
-            ahead = b"" if name or self.unnamed_on is server else self.ensure_unnamed(server)
-            pipeline.owe()
-            return ahead + buffer[start:end] if ahead else None
-        shape = prepared.shape
-        if shape is None:
-            shape = prepared.shape = self.services.shapes.find(prepared.sql)
-        if not shape.plain:
-            self.special(shape, _BIND)
-        ahead = self.ensure(server, prepared)
-        pipeline.owe()
-        body = buffer[start + 5 : portal_end + 1] + prepared.name + buffer[name_end:end]
-        return ahead + b"B" + (len(body) + 4).to_bytes(4, "big") + body
-
-    def on_name(self, server: ServerConnection, letter: int, message: bytes) -> bytes | None:
-        """Describe or Close, of a statement or a portal."""
-        pipeline = server.pipeline
-        if len(message) < 7 or message[-1] != 0:
-            raise messages.malformed("Describe" if letter == _DESCRIBE else "Close")
-        name = message[6:-1]
-        statement = message[5] == 83  # S
-        if self.forget_statements:
-            self.forget(server)
-        prepared = self.prepared.get(name) if statement and name else None
-        if prepared is None:
-            ahead = b""
-            if statement and not name and self.unnamed_on is not server and letter == _DESCRIBE:
-                ahead = self.ensure_unnamed(server)
-            pipeline.owe()
-            return ahead + message if ahead else None
-        if letter == _CLOSE:
-            self.drop_statement(name)
-            if pipeline.owe_fake(FAKE_CLOSE_COMPLETE, self):
-                self.write(messages.CLOSE_COMPLETE)
-            return b""
-        ahead = self.ensure(server, prepared)
-        pipeline.owe()
-        return ahead + messages.describe_statement(prepared.name)
-
-    def drop_statement(self, name: bytes) -> None:
-        prepared = self.prepared.pop(name, None) if self.prepared else None
-        if name in self.doubtful:
-            self.doubtful -= {name}
-        if prepared is not None:
-            self.services.prepared.drop(prepared)
 
     # --- errors and the end --------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ cdef class Layout:
 
 
 cdef class Database:
-    cdef public object name, user, mode, balancers, topology, prepared_level, read_write_strategy, two_phase
+    cdef public tuple balancers, lone
+    cdef public object name, user, mode, topology, prepared_level, read_write_strategy, two_phase
     cdef public long long epoch
     cdef public Gate gate
     cdef public Layout layout

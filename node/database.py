@@ -60,7 +60,7 @@ class Database:
 
     __slots__ = (
         "balancers", "client_idle_timeout_s", "cross_shard_disabled", "epoch", "expanded_explain", "gate",
-        "idle_in_transaction_timeout_s", "layout", "mode", "name", "only", "prepared_level", "prepared_limit",
+        "idle_in_transaction_timeout_s", "layout", "lone", "mode", "name", "only", "prepared_level", "prepared_limit",
         "query_timeout_s", "read_write_strategy", "routed", "topology", "two_phase", "user",
     )  # fmt: skip
 
@@ -103,10 +103,10 @@ class Database:
         self.idle_in_transaction_timeout_s = idle_in_transaction_timeout_s
         self.client_idle_timeout_s = client_idle_timeout_s
         self.routed = len(balancers) > 1
-        first = balancers[0] if balancers else None
-        alone = first is not None and not self.routed and first.primary is not None and not first.replicas
+        # by shard: its one pool, where there are no replicas to choose from
+        self.lone: tuple[Pool | None, ...] = tuple(each.lone for each in balancers)
         # the one pool of a database without shards and replicas
-        self.only: Pool | None = first.primary if alone and first is not None else None
+        self.only: Pool | None = self.lone[0] if len(balancers) == 1 else None
 
     @property
     def manages_statements(self) -> bool:

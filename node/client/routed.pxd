@@ -1,15 +1,25 @@
 cimport cython
 
+from node cimport database as c_database
 from node.client cimport session as c_session, shape as c_shape
+from node.pool cimport lending as c_lending
 from node.routing cimport lexer as c_lexer, point as c_point
-from node.wire cimport batch as c_batch
+from node.server cimport connection as c_connection
+from node.wire cimport batch as c_batch, pipeline as c_pipeline
 
-cdef int _SLOW, _QUERY, _PARSE, _BIND, _SYNC
+cdef int _SLOW, _QUERY, _PARSE, _BIND, _SYNC, _DESCRIBE, _EXECUTE, _CLOSE, _NOTHING, _STATE_READY, _STATE_SLOW
 cdef c_batch.Batch _batch
 cdef dict _NOTHING_PARSED
 
 @cython.locals(
-    buffer=bytes, shapes=c_shape.Shapes, shape=c_shape.Shape, point=c_point.Point, shard=int, number=int,
+    requests=c_pipeline.Requests, server=c_connection.ServerConnection, at=Py_ssize_t, end=Py_ssize_t, letter=int,
+    shard=int, database=c_database.Database, pool=c_lending.Lending,
+)
+cpdef bint begin(c_session.Session session) except -1
+
+@cython.locals(
+    raw="const unsigned char *", buffer=bytes, shapes=c_shape.Shapes, shape=c_shape.Shape, point=c_point.Point,
+    shard=int, number=int,
     oid="unsigned int", types=tuple, sql=bytes, known=bytes,
 )
 cpdef int where(c_session.Session session, Py_ssize_t at, Py_ssize_t end) except -9

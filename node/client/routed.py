@@ -61,7 +61,10 @@ _ALWAYS_SLOW = frozenset(
 _OF_PORTALS = frozenset(map(int, (Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
 _batch = Batch()  # of the unit at hand: nothing waits between reading it and asking it
 _NOTHING_PARSED: dict[bytes, messages.Parse] = {}
-_BEGINS = frozenset(map(int, (_QUERY, _PARSE, _BIND, Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.CLOSE)))
+_DESCRIBE, _EXECUTE, _CLOSE = int(Frontend.DESCRIBE), int(Frontend.EXECUTE), int(Frontend.CLOSE)
+_BEGINS = frozenset((_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE))
+# The compiled file reads C integers of these names (routed.pxd).
+_NOTHING, _STATE_READY, _STATE_SLOW = NOTHING, states.READY, states.SLOW
 
 
 def begin(session: Session) -> bool:
@@ -74,9 +77,9 @@ def begin(session: Session) -> bool:
     if requests.need or at >= len(requests.buffer):
         return False
     letter = requests.buffer[at]
-    if session.discarding or letter not in _BEGINS:
+    if session.discarding or letter not in (_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE):
         letter = requests.next()
-        if letter == NOTHING:
+        if letter == _NOTHING:
             return False
         return session.unlinked(letter)
     end = requests.unit()
@@ -89,15 +92,18 @@ def begin(session: Session) -> bool:
         return False
     shard = where(session, at, end)
     if shard == _SLOW or session.links or session.tx_failed:
-        session.state = states.SLOW
+        session.state = _STATE_SLOW
         session.services.slow_unit(session)
         return False
     session.stop_at = end
     if server is None:
-        balancer = session.database.balancers[shard]
-        read = session.unit_role is _ANY and not session.begin_message
+        database = session.database
         session.shard = shard
-        pool = session.asked(balancer) or (balancer.read(session.services.clock()) if read else balancer.write())
+        pool = database.lone[shard]
+        if pool is None:
+            balancer = database.balancers[shard]
+            read = session.unit_role is _ANY and not session.begin_message
+            pool = session.asked(balancer) or (balancer.read(session.services.clock()) if read else balancer.write())
         if pool.lanes is not None and session.share(pool, at, end):
             session.stop_at = 0
             return False
@@ -106,22 +112,22 @@ def begin(session: Session) -> bool:
         if session.server is None:
             return True  # refused on the spot, or to be asked at another pool
     elif session.shard != shard:
-        session.state = states.SLOW
+        session.state = _STATE_SLOW
         session.services.slow_unit(session)
         return False
     session.pump()
-    return session.state == states.READY and session.server is None and requests.waiting_bytes() > 0
+    return session.state == _STATE_READY and session.server is None and requests.waiting_bytes() > 0
 
 
 def where(session: Session, at: int, end: int) -> int:
     """The one shard of the unit buffer[at:end], or _SLOW. Raises ClientFault for what cannot be routed at all."""
     if not session.database.layout.loaded:
         return _SLOW
-    buffer = session.requests.buffer
+    buffer = raw = session.requests.buffer
     session.unit_role = _PRIMARY
     shapes = session.services.shapes
     if buffer[at] == _QUERY:
-        shape = shapes.find(buffer[at + 5 : end - 1])
+        shape = shapes.find(raw[at + 5 : end - 1] if end - at > 5 else b"")
         point = _point_of(session, shape, shapes.lexed)
         if point is not None and not point.bound and shapes.lexed is not None:
             shard = point.in_text(shapes.lexed)
@@ -132,9 +138,9 @@ def where(session: Session, at: int, end: int) -> int:
         return _of_batch(session, buffer, at, end)
     types: tuple[int, ...] | None = None
     if _batch.parsed:
-        sql = buffer[_batch.sql : _batch.sql_end]
+        sql = raw[_batch.sql : _batch.sql_end]
     else:
-        known, types = statement_text(session, buffer[_batch.name : _batch.name_end], _NOTHING_PARSED)
+        known, types = statement_text(session, raw[_batch.name : _batch.name_end], _NOTHING_PARSED)
         if known is None:
             return _SLOW
         sql = known

@@ -66,6 +66,8 @@ cdef class Session(Statements):
     cpdef off_the_lane(self)
     cpdef go_on(self)
     @cython.locals(server=ServerConnection)
+    cpdef begin_routed(self)
+    cpdef bint unlinked(self, int letter) except -1
     cpdef bint acquire(self, Lending pool)
     cpdef bint link(self, ServerConnection server)
     @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int,

@@ -106,6 +106,10 @@ _TX_OPEN = int(Transaction.OPEN)
 _TX_FAILED = int(Transaction.FAILED)
 
 
+# client/routed.py imports this file; asking for it with every unit would cost more than routing
+_begin_routed: Callable[[Session], bool] | None = None
+
+
 class Shell(Protocol):
     """What a session gets of its socket, beside `write` (client/protocol.py)."""
 
@@ -1169,9 +1173,12 @@ class Session(Statements):
 
     def begin_routed(self) -> bool:
         """A sharded database: see client/routed.py."""
-        from node.client.routed import begin
+        global _begin_routed
+        if _begin_routed is None:
+            from node.client.routed import begin
 
-        return begin(self)
+            _begin_routed = begin
+        return _begin_routed(self)
 
 
 def raise_statement_mode(session: Session) -> None:

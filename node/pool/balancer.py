@@ -41,6 +41,11 @@ class Balancer:
         self._credit: dict[int, int] = {}
 
     @property
+    def lone(self) -> Pool | None:
+        """The primary, if there is nothing else to choose from."""
+        return None if self.replicas else self.primary
+
+    @property
     def pools(self) -> list[Pool]:
         return ([self.primary] if self.primary is not None else []) + self.replicas
 

@@ -15,6 +15,6 @@ cdef class Lending:
     cpdef ServerConnection acquire(self, double now)
     @cython.locals(server=ServerConnection)
     cpdef ServerConnection acquire_like(self, object parameters, double now)
-    cpdef bint is_cold(self, ServerConnection server, double now)
+    cdef bint is_cold(self, ServerConnection server, double now)
     @cython.locals(core=PoolCore)
     cpdef take_back(self, ServerConnection server, double now)

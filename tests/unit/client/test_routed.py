@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -20,6 +21,7 @@ from node.client.shape import Shapes
 from node.database import Database, Layout
 from node.errors import ClientFault
 from node.gate import Gate
+from node.pool.balancer import Balancer
 from node.routing import hashing
 from node.routing.hints import Hints
 from node.server.connection import ServerConnection
@@ -42,6 +44,9 @@ TEXTS = (
     b"SET x = 1",
     b"SELEC",
 )
+FOUR_BALANCERS = tuple(
+    Balancer(None, [], strategy="random", split="include_primary", random=Random(0)) for _ in range(4)
+)
 TYPES = ((), (20,), (23, 20), (25, 21), (0, 0), (1700,))
 
 
@@ -53,7 +58,7 @@ def client(shapes: Shapes, **more: Any) -> Any:
         for at, sql in enumerate(TEXTS)
     }
     database = Database(
-        name="four", user="me", epoch=0, mode="transaction", balancers=cast(Any, (1, 2, 3, 4)), topology=FOUR,
+        name="four", user="me", epoch=0, mode="transaction", balancers=FOUR_BALANCERS, topology=FOUR,
         layout=Layout(CATALOG, loaded=True), gate=Gate("four"), prepared_limit=100,
     )  # fmt: skip
     services = Services(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from node.errors import ClientFault
 from node.routing.catalog import Catalog, CatalogColumn
@@ -103,6 +103,7 @@ class Template:
     refusal: ClientFault | None = None
     reasons: dict[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
     plans: dict[tuple[int, str | None], Plan] = field(default_factory=dict)
+    merging: Any = None  # what reads.py knows of the statement over several shards
     point: Point | None = None  # reads the one value that decides all keys; of an INSERT: the key of its only row
 
     def operand(self) -> Operand | None:

@@ -6,6 +6,7 @@ describes it, by who runs it. Whoever comes second finds what the first one was 
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Remembered:
         self._plans_max = plans_max
         self._limit_bytes = limit_bytes
         self._plan_bytes = plan_bytes
-        self._plans: dict[_Key, tuple[int, Statement, Topology, Catalog, Plan]] = {}
+        self._plans: dict[_Key, tuple[int, Statement, Topology, weakref.ref[Catalog], Plan]] = {}
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -52,7 +53,7 @@ class Remembered:
 
     def find(self, key: _Key, statement: Statement, topology: Topology, catalog: Catalog) -> Plan | None:
         known = self._plans.get(key)
-        if known is None or known[1] is not statement or known[2] is not topology or known[3] is not catalog:
+        if known is None or known[1] is not statement or known[2] is not topology or known[3]() is not catalog:
             return None
         return known[4]
 
@@ -62,7 +63,7 @@ class Remembered:
         replaced = self._plans.pop(key, None)
         if replaced is not None:
             self.size -= replaced[0]
-        self._plans[key] = (size, statement, topology, catalog, plan)
+        self._plans[key] = (size, statement, topology, weakref.ref(catalog), plan)
         self.size += size
         while len(self._plans) > self._plans_max or self.size > self._limit_bytes:
             oldest = self._plans.pop(next(iter(self._plans)))

@@ -17,10 +17,13 @@ from pglast.parser import ParseError
 
 from node.errors import ClientFault
 from node.routing.lexer import BACKSLASH, Lexed, lex
+from node.routing.memory import ByCatalog, ByDatabase
 from node.routing.operands import Operand, marked
 
 if TYPE_CHECKING:
+    from node.routing.placement import Template
     from node.routing.scopes import Level, Reference
+    from node.routing.sharing import Alone
 
 SHAPE_LIMIT_BYTES: Final = 64 * 1024  # longer texts are parsed each time: they rarely come again
 TREE_LIMIT: Final = 200  # exact trees of multi-shard statements
@@ -152,7 +155,10 @@ class Statement:
     drops_on_commit: bool = False  # a temporary table that its transaction takes with it
     part: int = 0  # which statement of the text
     is_marked: bool = False
-    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # plan's templates
+    # what the planners have found out
+    templates: ByDatabase[Template] = field(default_factory=ByDatabase, compare=False, repr=False)
+    reads: ByCatalog[bool] = field(default_factory=ByCatalog, compare=False, repr=False)
+    alone: ByCatalog[Alone | None] = field(default_factory=ByCatalog, compare=False, repr=False)
 
     def tree(self, lexed: Lexed) -> Any:
         """The parse tree of this very text, constants included. ClientFault if it cannot be had."""

@@ -1,15 +1,19 @@
 """What every way to authenticate a client has in common.
 
-A conversation speaks first (`start`), then answers the body of each message `p` until it returns `Done` or raises a
-FATAL ClientFault. It owns no socket and no clock. The words of a failure are the same for a wrong password and for a
-user who does not exist.
+A conversation speaks first (`start`), then answers the body of each message `p` until it returns `Done` (or `Slow`,
+which leads there) or raises a FATAL ClientFault. It owns no socket and no clock. The words of a failure are the same
+for a wrong password and for a user who does not exist.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from node.errors import ClientFault
+
+if TYPE_CHECKING:
+    from node.auth.scram import Derived
 
 
 class Done(NamedTuple):
@@ -20,6 +24,13 @@ class Done(NamedTuple):
     password: str | None = None  # set by passthrough only: still to be checked with the server
 
 
+class Slow(NamedTuple):
+    """Whether the answer is right takes `scram.derive(*wanted)`, milliseconds that nobody else should wait for."""
+
+    wanted: tuple[str, bytes, int]
+    judge: Callable[[Derived], Done]  # of what was derived; raises as `receive`
+
+
 class Conversation(Protocol):
     @property
     def limit_bytes(self) -> int:
@@ -27,7 +38,7 @@ class Conversation(Protocol):
 
     def start(self) -> bytes: ...
 
-    def receive(self, body: bytes) -> bytes | Done: ...
+    def receive(self, body: bytes) -> bytes | Done | Slow: ...
 
 
 def rejected(user: str) -> ClientFault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 
-from node.auth.conversation import Done, rejected
+from node.auth.conversation import Done, Slow, rejected
 from node.auth.scram import ScramVerifier
 from node.wire.startup import PASSWORD_LIMIT_BYTES, Authentication, authentication, parse_password
 
@@ -25,12 +25,18 @@ class PlainServer:
     def start(self) -> bytes:
         return authentication(Authentication.CLEARTEXT_PASSWORD)
 
-    def receive(self, body: bytes) -> bytes | Done:
+    def receive(self, body: bytes) -> bytes | Done | Slow:
         given = parse_password(body)
         fits = [hmac.compare_digest(given, candidate) for candidate in self._candidates]
-        accepted = any(fits) and self._known
-        if not accepted and self._verifier is not None:
-            accepted = self._verifier.matches(given.decode("utf-8", "surrogateescape"))
+        if any(fits) and self._known:
+            return self._judged(True)
+        verifier = self._verifier
+        if verifier is None:
+            return self._judged(False)
+        wanted = given.decode("utf-8", "surrogateescape"), verifier.salt, verifier.iterations
+        return Slow(wanted, lambda derived: self._judged(verifier.fits(derived)))
+
+    def _judged(self, accepted: bool) -> Done:
         if accepted:
             return Done(b"", "password")
         raise rejected(self._user)

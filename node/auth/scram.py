@@ -182,10 +182,9 @@ class ScramVerifier:
     def derive(cls, password: str, salt: bytes, iterations: int = DEFAULT_ITERATIONS) -> ScramVerifier:
         return cls(iterations, salt, derive(password, salt, iterations).keys)
 
-    def matches(self, password: str) -> bool:
-        """Whether a clear-text password is the one behind this verifier; as expensive as deriving it."""
-        stored = derive(password, self.salt, self.iterations).keys.stored
-        return hmac.compare_digest(stored, self.keys.stored)
+    def fits(self, derived: Derived) -> bool:
+        """Whether what was derived with this salt and these iterations comes from the password behind this verifier."""
+        return hmac.compare_digest(derived.keys.stored, self.keys.stored)
 
     def __str__(self) -> str:
         salt, stored, server = (b64encode(part).decode() for part in (self.salt, *self.keys))

@@ -24,8 +24,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from node.auth.conversation import Conversation, Done, rejected, violated
-from node.auth.scram import derive
+from node.auth.conversation import Conversation, Done, Slow, rejected, violated
+from node.auth.scram import Derived, derive
 from node.auth.verifier import Account, Authenticator, AuthType
 from node.client.deadlines import Deadlines
 from node.errors import Bug, ClientFault, Fault
@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 # How long a client that asks to cancel may wait for us to have passed it on.
 CANCEL_TIMEOUT_S = 10.0
+# Clear-text passwords that are held against a `password_hash` at the same time, a thread each; other logins wait for
+# their turn. Anybody can send wrong ones, and the threads do other work, too.
+PROVING_MAX = 2
 
 Find = Callable[[str, str], Account | None]
 PasswordCheck = Callable[[Account, str, str], Awaitable[bool]]
@@ -82,6 +85,7 @@ class Reception:
     check_password: PasswordCheck | None = None  # None: passthrough always fails
     deadlines: Deadlines = field(default_factory=_deadlines)
     _deriving: dict[Wanted, asyncio.Future[None]] = field(default_factory=dict)
+    _proving: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROVING_MAX))
 
     async def warm(self, accounts: list[Account]) -> None:
         """Derives the SCRAM keys of these accounts beside the event loop, 1.5 ms of a thread each."""
@@ -96,6 +100,11 @@ class Reception:
         if running is None:
             running = self._deriving[wanted] = asyncio.ensure_future(self._derive(wanted))
         await asyncio.shield(running)
+
+    async def proved(self, wanted: Wanted) -> Derived:
+        """What a client's own password leads to: beside the event loop, and kept nowhere."""
+        async with self._proving:
+            return await asyncio.get_running_loop().run_in_executor(None, derive, *wanted)
 
     async def _derive(self, wanted: Wanted) -> None:
         try:
@@ -150,6 +159,7 @@ class _State(Enum):
     TLS = auto()
     DERIVING = auto()
     ANSWER = auto()
+    PROVING = auto()
     CHECKING = auto()
     OVER = auto()
 
@@ -159,8 +169,9 @@ class Entrance:
 
     `upgrade(already_read)` starts a TLS handshake, answered by `secured`; `check(account, database, password)` asks a
     server, answered by `checked`; `derive(account)`, when given, brings the keys of an account that logs in for the
-    first time into the cache and holds up nobody else, answered by `derived`; `accept`, `cancel` and `refuse` end it,
-    each at most once and only one of them. Who is accepted has not been told yet: `greeting` does that.
+    first time into the cache and holds up nobody else, answered by `derived`; `prove(wanted)`, when given, derives what
+    a client's password leads to, answered by `proved`; `accept`, `cancel` and `refuse` end it, each at most once and
+    only one of them. Who is accepted has not been told yet: `greeting` does that.
     """
 
     __slots__ = (
@@ -175,7 +186,20 @@ class Entrance:
             "_conversation",
             "_derive",
         ),
-        *("_find", "_local", "_password", "_refuse", "_rules", "_startup", "_state", "_tls", "_upgrade", "_write"),
+        *(
+            "_find",
+            "_judge",
+            "_local",
+            "_password",
+            "_prove",
+            "_refuse",
+            "_rules",
+            "_startup",
+            "_state",
+            "_tls",
+            "_upgrade",
+            "_write",
+        ),
         *("database", "user"),
     )
 
@@ -193,8 +217,11 @@ class Entrance:
         cancel: Callable[[CancelRequest], None],
         refuse: Callable[[ClientFault], None],
         derive: Callable[[Account], None] | None = None,
+        prove: Callable[[Wanted], None] | None = None,
     ) -> None:
         self._derive = derive
+        self._prove = prove
+        self._judge: Callable[[Derived], Done] | None = None
         self._rules = rules
         self._authenticator = authenticator
         self._find = find
@@ -248,6 +275,16 @@ class Entrance:
             try:
                 self._ask()
                 self._consume()
+            except Fault as fault:
+                self.fail(fault)
+
+    def proved(self, derived: Derived) -> None:
+        """What the client's password leads to."""
+        judge, self._judge = self._judge, None
+        if self._state is _State.PROVING and judge is not None:
+            try:
+                said = judge(derived)
+                self._authenticated(said.method, said.reply)
             except Fault as fault:
                 self.fail(fault)
 
@@ -417,6 +454,13 @@ class Entrance:
         if conversation is None:
             raise Bug("an answer came, but nothing was asked")
         said = conversation.receive(body)
+        if isinstance(said, Slow):
+            if self._prove is not None:
+                self._judge = said.judge
+                self._state = _State.PROVING
+                self._prove(said.wanted)
+                return
+            said = said.judge(derive(*said.wanted))
         if isinstance(said, bytes):
             self._write(said)
         elif said.password is None or account is None:
@@ -498,6 +542,7 @@ class Login:
             cancel=self._pass_on,
             refuse=self._refuse,
             derive=self._derive,
+            prove=self._prove,
         )
         reception.deadlines.add(self, rules.timeout_s)
 
@@ -573,6 +618,9 @@ class Login:
     def _derive(self, account: Account) -> None:
         self._start(self._derive_keys(account))
 
+    def _prove(self, wanted: Wanted) -> None:
+        self._start(self._derive_answer(wanted))
+
     def _pass_on(self, request: CancelRequest) -> None:
         self._start(self._cancel(request))
 
@@ -614,6 +662,13 @@ class Login:
         if self._entrance is not None and not self._transport.is_closing():
             self._transport.resume_reading()
             self._entrance.derived()
+
+    async def _derive_answer(self, wanted: Wanted) -> None:
+        derived = await self._reception.proved(wanted)
+        self._task = None
+        if self._entrance is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._entrance.proved(derived)
 
     async def _ask_server(self, account: Account, database: str, password: str) -> None:
         check = self._reception.check_password

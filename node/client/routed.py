@@ -169,7 +169,10 @@ def _point_of(session: Session, shape: Shape, lexed: Lexed | None) -> Point | No
         return None
     database, hints = session.database, session.hints
     if point.topology is not database.topology or point.catalog is not database.layout.catalog:
-        return None
+        # another database was asked the same
+        point = shape.point_for(database.topology, database.layout.catalog)
+        if point is None:
+            return None
     if hints is not NO_HINTS and (hints.role is not None or hints.directs):
         return None
     return point
@@ -244,7 +247,10 @@ def _of_shape(session: Session, shape: Shape, bind: messages.Bind | None, types:
         values = Values(shapes.lexed, bind.parameters, bind.parameter_formats, types)
     outcome = outcome_of(session, shape, values)
     if type(outcome) is Plan and outcome.road is _DIRECT and len(outcome.shards) == 1 and not outcome.program:
-        shape.point = point_of(statements[0])
+        database = session.database
+        point = point_of(statements[0], database.topology, database.layout.catalog)
+        if point is not None:
+            shape.learn(point)
         if outcome.role is _ANY:
             session.unit_role = _ANY
         if shape.entry is not None:

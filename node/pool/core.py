@@ -8,6 +8,7 @@ prints is the length of a collection.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Protocol
 
 from node.server.connection import ServerConnection
@@ -24,14 +25,59 @@ class Borrower(Protocol):
 
 
 class Waiter:
-    """One place in the queue."""
+    """One place in the queue. `gone`: the borrower has been answered or gave up."""
 
-    __slots__ = ("borrower", "gone", "since")
+    __slots__ = ("borrower", "gone", "queued", "since")
 
     def __init__(self, borrower: Borrower, since: float) -> None:
         self.borrower = borrower
         self.since = since
         self.gone = False
+        self.queued = False
+
+
+class Waiters:
+    """The queue, which knows how many in it still wait. Who is answered is taken out first."""
+
+    __slots__ = ("_queue", "waiting")
+
+    def __init__(self) -> None:
+        self._queue: deque[Waiter] = deque()
+        self.waiting = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __getitem__(self, at: int) -> Waiter:
+        return self._queue[at]
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter(self._queue)
+
+    def append(self, waiter: Waiter) -> None:
+        self._queue.append(waiter)
+        waiter.queued = True
+        self.waiting += 1
+
+    def popleft(self) -> Waiter:
+        waiter = self._queue.popleft()
+        waiter.queued = False
+        if not waiter.gone:
+            self.waiting -= 1
+        return waiter
+
+    def give_up(self, waiter: Waiter) -> None:
+        """The place stays until its turn: no search through the queue."""
+        if waiter.queued and not waiter.gone:
+            self.waiting -= 1
+        waiter.gone = True
+        queue = self._queue
+        while queue:
+            first = queue[0]
+            if not first.gone:
+                break
+            queue.popleft()
+            first.queued = False
 
 
 class PoolCore:
@@ -44,7 +90,7 @@ class PoolCore:
         self.idle: list[ServerConnection] = []
         self.lent: dict[ServerConnection, None] = {}
         self.connecting = 0
-        self.waiters: deque[Waiter] = deque()
+        self.waiters = Waiters()
         self.paused = False
 
     @property
@@ -98,13 +144,11 @@ class PoolCore:
         return None
 
     def forget(self, waiter: Waiter) -> None:
-        """The client gave up. The place stays in the queue until its turn: no search through the queue."""
-        waiter.gone = True
-        while self.waiters and self.waiters[0].gone:
-            self.waiters.popleft()
+        """The client gave up, or was answered already."""
+        self.waiters.give_up(waiter)
 
     def waiting(self) -> int:
-        return sum(1 for waiter in self.waiters if not waiter.gone)
+        return self.waiters.waiting
 
     def released(self, server: ServerConnection) -> Waiter | None:
         """Gives a clean connection back; the waiter returned gets it at once and it stays lent."""

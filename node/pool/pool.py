@@ -327,8 +327,9 @@ class Pool(Lending):
         )
 
     def refuse_waiters(self, fault: Exception) -> None:
-        waiters, self.core.waiters = list(self.core.waiters), type(self.core.waiters)()
-        for waiter in waiters:
+        waiters = self.core.waiters
+        # first all are taken out: who is refused may wait again, or give up for others
+        for waiter in [waiters.popleft() for _ in range(len(waiters))]:
             if not waiter.gone:
                 waiter.gone = True
                 waiter.borrower.refused(fault)

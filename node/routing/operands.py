@@ -7,6 +7,7 @@ constant in the tree that carries a marker is a `Literal`; any other is a `Const
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -63,8 +64,9 @@ Operand = Literal | Constant | Parameter | Cast | Arithmetic | ArrayOf
 NULL: Final = Constant("null", None)
 
 
-def marked(lexed: Lexed) -> str | None:
-    """The text with markers for literals; None if it cannot be marked without ambiguity or is not UTF-8."""
+def marked(lexed: Lexed, pinned: Collection[int] = ()) -> str | None:
+    """The text with markers for literals, but for those `pinned`; None if it cannot be marked without ambiguity or is
+    not UTF-8."""
     marks = lexed.marks
     if len(marks) > 3 * LITERALS_MAX or b"pgmurmur:" in lexed.shape or b"190000" in lexed.shape:
         return None
@@ -72,6 +74,8 @@ def marked(lexed: Lexed) -> str | None:
     at = 0
     for ordinal, k in enumerate(range(0, len(marks), 3)):
         kind, start, end = marks[k], marks[k + 1], marks[k + 2]
+        if ordinal in pinned:
+            continue
         parts.append(lexed.sql[at:start])
         if kind == STRING:
             parts.append(b"'%s%d'" % (STRING_BASE.encode(), ordinal))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from node.errors import ClientFault
 from node.routing.catalog import Catalog, CatalogColumn
@@ -103,6 +103,7 @@ class Template:
     refusal: ClientFault | None = None
     reasons: dict[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
     plans: dict[tuple[int, str | None], Plan] = field(default_factory=dict)
+    merging: Any = None  # what reads.py knows of the statement over several shards
     point: Point | None = None  # reads the one value that decides all keys; of an INSERT: the key of its only row
 
     def operand(self) -> Operand | None:
@@ -161,19 +162,17 @@ class Template:
 
 def template(statement: Statement, topology: Topology, catalog: Catalog) -> Template:
     """The template, remembered in the statement for this topology and catalog."""
-    memo = statement.memo.get("template")
-    if memo is not None and memo[0] is topology and memo[1] is catalog:
-        found: Template = memo[2]
-        return found
-    found = _Builder(statement, topology, catalog).build()
-    statement.memo["template"] = (topology, catalog, found)
+    found = statement.templates.find(topology, catalog)
+    if found is None:
+        found = _Builder(statement, topology, catalog).build()
+        statement.templates.keep(topology, catalog, found)
     return found
 
 
-def point_of(statement: Statement) -> Point | None:
+def point_of(statement: Statement, topology: Topology, catalog: Catalog) -> Point | None:
     """The point of the template that is remembered in the statement."""
-    memo = statement.memo.get("template")
-    return None if memo is None else memo[2].point
+    found = statement.templates.find(topology, catalog)
+    return None if found is None else found.point
 
 
 class _Builder:

@@ -35,6 +35,7 @@ from node.routing.outcome import (
 from node.routing.placement import template
 from node.routing.planning import HINT_WAYS_OUT, Question, direct, lookup_refusal, reads_only, refuse
 from node.routing.reads import plan_copy_to, plan_inner, plan_select
+from node.routing.remembered import Remembered
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import Kind, Statement
 from node.routing.topology import DataType, Topology
@@ -69,6 +70,7 @@ _SINGLE = {
     for role in Role
     for writes in (False, True)
 }
+_remembered = Remembered()
 _ROWS = frozenset((Kind.SELECT, Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.MERGE))
 
 
@@ -80,9 +82,17 @@ def plan(
         reads = reads_only(statement, catalog)
         any_role = reads if hints.role is None else hints.role == "replica"
         return _SINGLE[Role.ANY if any_role else Role.PRIMARY, not reads]
+    key = _remembered.key(statement, values, hints, topology)
+    if key is not None:
+        known = _remembered.find(key[0], statement, topology, catalog)
+        if known is not None:
+            return known
     question = Question(statement, values, hints, topology, catalog)
     try:
-        return _plan(question)
+        outcome = _plan(question)
+        if key is not None and type(outcome) is Plan and (len(outcome.shards) > 1 or outcome.program is not None):
+            _remembered.keep(*key, statement, topology, catalog, outcome)
+        return outcome
     except ClientFault as fault:
         return Refusal(fault)
     except RecursionError:

@@ -52,11 +52,11 @@ def is_read(question: Question) -> bool:
 
 def reads_only(statement: Statement, catalog: Catalog) -> bool:
     """As `is_read`; remembered in the statement for this catalog."""
-    memo = statement.memo.get("read")
-    if memo is not None and memo[0] is catalog:
-        return bool(memo[1])
+    known = statement.reads.find(catalog)
+    if known is not None:
+        return known[0]
     found = statement.read_only and not writing_function(statement, catalog)
-    statement.memo["read"] = (catalog, found)
+    statement.reads.keep(catalog, found)
     return found
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from node.errors import ClientFault
 from node.routing import select
@@ -23,13 +23,20 @@ from node.routing.planning import (
     tables_reason,
     volatile_default,
 )
+from node.routing.select_bounds import unusual_number
 from node.routing.shard_map import placed_shards
 from node.routing.statement import Kind
 
 if TYPE_CHECKING:
+    from node.routing.lexer import Lexed
     from node.routing.select import SelectFacts
+    from node.routing.select_sources import Placement
+    from node.routing.select_trees import Tree
 
 FACTS_MAX = 32  # texts of one shape whose multi-shard facts are kept
+SHAPES_MAX = 16  # and how many facts for all texts, where some of their literals decide something
+_DECIMALS = "write it in decimals"
+_UTF8 = "set client_encoding to UTF8, or pass strings as parameters"
 
 
 def plan_select(question: Question) -> Outcome:
@@ -97,32 +104,80 @@ def _several(question: Question, built: Template, shards: tuple[int, ...]) -> Ou
     return Plan(shards, found.road, role_of(question), question.statement.locks_rows, Combine.CONCAT, reasons, program)
 
 
+@dataclass(slots=True)
+class _Merging:
+    """What is known of a statement's merging, under one map."""
+
+    texts: dict[bytes, SelectFacts | Refusal] = field(default_factory=dict)
+    telling: tuple[int, ...] | None = None  # literals that decide something; None: not known yet
+    shapes: dict[tuple[bytes, ...], SelectFacts | None] = field(default_factory=dict)  # by what these say
+
+
 def _facts(question: Question, built: Template) -> SelectFacts | Refusal:
-    """Merging depends on constants too, so these facts are kept per text, a few for each shape."""
-    lexed = question.values.lexed
+    """Merging depends on constants, too. Where they only travel to the shards the facts are the shape's, which is
+    found out when its second text comes; elsewhere they are kept per text, a few for each shape."""
+    statement, lexed, catalog = question.statement, question.values.lexed, question.catalog
     assert lexed is not None
-    topology, catalog = question.topology, question.catalog
-    memo = question.statement.memo.get("select")
-    if memo is None or memo[0] is not topology or memo[1] is not catalog:
-        memo = (topology, catalog, {})
-        question.statement.memo["select"] = memo
-    kept: dict[bytes, Any] = memo[2]
-    found: SelectFacts | Refusal | None = kept.get(lexed.sql)
-    if found is None:
-        columns = {(slot.reference.schema, slot.reference.name): slot.rule.column for slot in built.slots}
+    known: _Merging | None = built.merging
+    if known is None:
+        known = built.merging = _Merging()
+    if known.telling is not None and statement.readable(lexed):
+        found = known.shapes.get(_said(known, lexed))
+        if found is not None:
+            return found
+    kept = known.texts.get(lexed.sql)
+    if kept is not None:
+        return kept
+    columns = {(slot.reference.schema, slot.reference.name): slot.rule.column for slot in built.slots}
 
-        def placement(schema: str | None, name: str) -> str | None:
-            return columns.get((schema, name))
+    def placement(schema: str | None, name: str) -> str | None:
+        return columns.get((schema, name))
 
-        try:
-            tree = question.statement.tree(lexed)
-        except ClientFault as fault:
-            return Refusal(fault)
-        found = select.analyse(tree, placement, catalog)
-        if len(kept) >= FACTS_MAX:
-            kept.clear()
-        kept[lexed.sql] = found
+    try:
+        tree = statement.tree(lexed)
+    except ClientFault as fault:
+        return Refusal(fault)
+    unusual = next((t for n in range(lexed.literal_count()) if (t := unusual_number(lexed, n))), None)
+    if lexed.marks and (known.texts or known.shapes or unusual is not None) and statement.readable(lexed):
+        made = _facts_of_shape(known, question, tree, placement)
+        if made is not None:
+            return made
+    facts = select.analyse(tree, placement, catalog)
+    if isinstance(facts, select.SelectFacts) and facts.template.sql:
+        if unusual is not None:
+            # servers before 16 do not know it, and rewritten it would be decimal
+            return refuse(f"a number written as {unusual} is not supported in this query across shards", hint=_DECIMALS)
+        if not statement.readable(lexed):
+            return refuse("a text that is not UTF-8 is not supported in this query across shards", hint=_UTF8)
+    if len(known.texts) >= FACTS_MAX:
+        known.texts.clear()
+    known.texts[lexed.sql] = facts
+    return facts
+
+
+def _facts_of_shape(
+    known: _Merging, question: Question, tree: Tree, placement: Placement
+) -> SelectFacts | Refusal | None:
+    """Made once for all texts in which the telling literals say the same; None: it was or is found impossible."""
+    statement, lexed = question.statement, question.values.lexed
+    assert lexed is not None
+    if known.telling is None:
+        marked = statement.marked_tree(lexed)
+        known.telling = () if marked is None else select.telling(marked)
+    said = _said(known, lexed)
+    if said in known.shapes or len(known.shapes) >= SHAPES_MAX:
+        return known.shapes.get(said)
+    found: SelectFacts | Refusal | None = None
+    marked = statement.marked_tree(lexed, known.telling)
+    if marked is not None and not any(unusual_number(lexed, ordinal) for ordinal in known.telling):
+        found = select.for_shape(marked, tree, lexed, placement, question.catalog)
+    if not isinstance(found, Refusal):
+        known.shapes[said] = found
     return found
+
+
+def _said(known: _Merging, lexed: Lexed) -> tuple[bytes, ...]:
+    return tuple(map(lexed.literal_text, known.telling or ()))
 
 
 def _modifying(question: Question, built: Template) -> Outcome:

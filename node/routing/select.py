@@ -1,6 +1,7 @@
-"""Which road a SELECT over several shards takes, and the SQL its shards get. Pure; cached per text by the caller.
+"""Which road a SELECT over several shards takes, and the SQL its shards get. Pure; cached by the caller.
 
-`analyse` decides everything that does not depend on parameter values; `program` adds LIMIT and OFFSET.
+`analyse` decides everything that does not depend on parameter values; `program` adds LIMIT and OFFSET. `for_shape` does
+it for all texts of a shape at once, where no literal decides anything: then `program` adds the literals, too.
 
 * Rows are *final* when each shard's rows are rows of the answer: nothing is aggregated, or GROUP BY, DISTINCT and
   every PARTITION BY contain the sharding key of a table whose rows the join preserves. Then only order, duplicates
@@ -18,9 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node.errors import ClientFault, refused
+from pglast import parse_sql
+from pglast.parser import ParseError
+
+from node.errors import Bug, ClientFault, refused
+from node.routing.lexer import Lexed
+from node.routing.operands import ordinal_of
 from node.routing.outcome import Aggregate, MergeProgram, Refusal, Road, SortKey, Values
-from node.routing.select_bounds import BIGINT_MAX, Bound, bound, resolve
+from node.routing.outline import Outline, outline
+from node.routing.select_bounds import BIGINT_MAX, Bound, bound, resolve, unusual_number
 from node.routing.select_knowledge import Columns, Functions, Knowledge
 from node.routing.select_names import MERGED, PER_SERVER, SYSTEM_COLUMNS
 from node.routing.select_sources import Placement, analyse_from, reads_sharded
@@ -48,7 +55,10 @@ from node.routing.select_trees import (
 
 @dataclass(frozen=True, slots=True)
 class SelectFacts:
-    """Everything about a SELECT but the values of its parameters. `template` misses only limit, offset and LIMIT."""
+    """Everything about a SELECT but the values of its parameters. `template` misses only limit, offset and LIMIT.
+
+    Facts of a whole shape have an `outline` instead of the template's text, and bounds that name literals.
+    """
 
     road: Road
     template: MergeProgram
@@ -56,12 +66,18 @@ class SelectFacts:
     offset: Bound
     push_limit: bool
     reasons: tuple[str, ...] = ()
+    outline: Outline | None = None
 
 
-def analyse(select: Tree, placement: Placement, knowledge: Knowledge) -> SelectFacts | Refusal:
-    """`select` must be routed to several shards; joins between its sharded tables are on the key. Never raises."""
+def analyse(
+    select: Tree, placement: Placement, knowledge: Knowledge, *, is_marked: bool = False, shares: bool = True
+) -> SelectFacts | Refusal:
+    """`select` must be routed to several shards; joins between its sharded tables are on the key. Never raises.
+
+    `is_marked`: the tree has markers for literals. Without `shares` equal hidden columns are not made one.
+    """
     try:
-        return _Analysis(select, placement, knowledge).facts()
+        return _Analysis(select, placement, knowledge, is_marked, shares).facts()
     except ClientFault as fault:
         return Refusal(fault)
     except RecursionError:
@@ -69,15 +85,19 @@ def analyse(select: Tree, placement: Placement, knowledge: Knowledge) -> SelectF
 
 
 def program(facts: SelectFacts, values: Values) -> MergeProgram | Refusal:
-    """The program for these parameters; with unbound parameters LIMIT and OFFSET are left out."""
+    """The program for these literals and parameters; with unbound parameters LIMIT and OFFSET are left out."""
     try:
         limit, offset = resolve(facts.limit, facts.offset, values)
     except ClientFault as fault:
         return Refusal(fault)
     template = facts.template
     sql = template.sql
+    if facts.outline is not None and values.lexed is not None:
+        sql = facts.outline.filled(values.lexed)
     if sql and facts.push_limit and limit is not None and limit + offset <= BIGINT_MAX:
         sql = f"{sql} LIMIT {limit + offset}"
+    if sql and values.lexed is not None and (facts.limit.literal or facts.offset.literal):
+        sql += _as_written(facts, values.lexed)
     return MergeProgram(
         sql=sql,
         parameters=template.parameters,
@@ -92,11 +112,96 @@ def program(facts: SelectFacts, values: Values) -> MergeProgram | Refusal:
     )
 
 
+def _as_written(facts: SelectFacts, lexed: Lexed) -> str:
+    """LIMIT 0x1F means something to PostgreSQL since 16 only: the shards get to see it, where it counts for nothing."""
+    literals = [b.literal.ordinal for b in (facts.limit, facts.offset) if b.literal is not None]
+    texts = [text for ordinal in literals if (text := unusual_number(lexed, ordinal)) is not None]
+    return f" OFFSET 0 * {' * '.join(texts)}" if texts else ""
+
+
+def telling(marked: Tree) -> tuple[int, ...]:
+    """The literals whose values the analysis reads, if there are any: how many digits round() keeps."""
+    found = []
+    for call in walk(marked):
+        if isinstance(call, ast.FuncCall) and function_name(call) == "round" and len(call.args or ()) == 2:
+            marker = ordinal_of(call.args[1].val) if isinstance(call.args[1], ast.A_Const) else None
+            if marker is not None:
+                found.append(marker[0])
+    return tuple(sorted(found))
+
+
+def for_shape(
+    marked: Tree, select: Tree, lexed: Lexed, placement: Placement, knowledge: Knowledge
+) -> SelectFacts | Refusal | None:
+    """The facts of all texts that share a shape; None: some literal may decide something, or it is not certain.
+    Refusal: this text is refused for what its own literals say, so nothing was learned from it.
+
+    `marked` is the tree with markers, `select` the one of this text. What can be seen of a marker is that it is a
+    literal of its kind. Where more is asked (a position in ORDER BY, a cast of LIMIT), a marker is no answer anybody
+    takes for one, and the analysis refuses; the literals that are `telling` are no markers in it. In the end this text
+    is the witness: analysed by itself it must come to the same, its SQL for the shards included.
+    """
+    if any(_is_number(item) for item in _positions(marked)):
+        return None
+    try:
+        made = _with_outline(analyse(marked, placement, knowledge, is_marked=True), lexed)
+        if made is None:
+            return None
+        alone = analyse(select, placement, knowledge)
+        if isinstance(alone, Refusal):
+            return alone
+        if _same(made, alone, lexed):
+            return made
+        # equal literals of this text may have made one hidden column of two
+        apart = _with_outline(analyse(marked, placement, knowledge, is_marked=True, shares=False), lexed)
+        alone = analyse(select, placement, knowledge, shares=False)
+    except ClientFault as fault:
+        return Refusal(fault)
+    except (Bug, ParseError, RecursionError):
+        return None  # the deparser does not get along with markers
+    return made if apart is not None and isinstance(alone, SelectFacts) and _same(apart, alone, lexed) else None
+
+
+def _positions(select: Tree) -> list[Tree]:
+    """Where a number would mean an output column."""
+    sort = [item.node for item in select.sortClause or ()]
+    return [*sort, *(select.groupClause or ()), *(select.distinctClause or ())]
+
+
+def _is_number(node: Tree) -> bool:
+    return isinstance(node, ast.A_Const) and isinstance(node.val, ast.Integer) and ordinal_of(node.val) is not None
+
+
+def _with_outline(found: SelectFacts | Refusal, lexed: Lexed) -> SelectFacts | None:
+    if isinstance(found, Refusal):
+        return None
+    if not found.template.sql:
+        return found
+    holes = outline(found.template.sql, lexed)
+    return None if holes is None else replace(found, outline=holes)
+
+
+def _same(made: SelectFacts, alone: SelectFacts, lexed: Lexed) -> bool:
+    """Do the facts of the shape say of this text what its own say? Raises ClientFault for a LIMIT nobody may give."""
+    filled = made.outline.filled(lexed) if made.outline is not None else ""
+    if filled and alone.template.sql:
+        text = parse_sql(filled)[0].stmt == parse_sql(alone.template.sql)[0].stmt
+    else:
+        text = filled == alone.template.sql
+    bounds = [
+        (*resolve(f.limit, f.offset, Values(lexed)), f.limit.parameter, f.offset.parameter) for f in (made, alone)
+    ]
+    rest = [(f.road, f.push_limit, f.reasons, replace(f.template, sql="")) for f in (made, alone)]
+    return text and bounds[0] == bounds[1] and rest[0] == rest[1]
+
+
 @dataclass
 class _Analysis:
     select: Tree
     placement: Placement
     knowledge: Knowledge
+    is_marked: bool = False
+    shares: bool = True
     hidden: list[Tree] = field(default_factory=list)
     aggregates: list[Aggregate] = field(default_factory=list)  # outputs: visible, or -1 - hidden
     reasons: list[str] = field(default_factory=list)
@@ -116,7 +221,8 @@ class _Analysis:
         tables = tuple((n.schemaname, n.relname) for n in walk(select) if isinstance(n, ast.RangeVar))
         self.columns = Columns(analyse_from(select.fromClause, self.placement).sources, self.knowledge, tables)
         self._refuse_functions()
-        offset, limit = bound(select.limitOffset, "OFFSET"), bound(select.limitCount, "LIMIT")
+        offset = bound(select.limitOffset, "OFFSET", is_marked=self.is_marked)
+        limit = bound(select.limitCount, "LIMIT", is_marked=self.is_marked)
         cut = select.limitCount is not None or select.limitOffset is not None
         if cut and select.lockingClause:
             raise refused("a row lock with LIMIT or OFFSET", detail="shards would lock rows that are not returned")
@@ -314,7 +420,7 @@ class _Analysis:
     def _hide(self, expression: Tree, what: str) -> int:
         """Appends a hidden column and returns a provisional number, `-1 - index`; equal expressions share one."""
         self.functions.refuse_volatile(expression, what)
-        for index, known in enumerate(self.hidden):
+        for index, known in enumerate(self.hidden if self.shares else ()):
             if known == expression:
                 return -1 - index
         self.hidden.append(expression)

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Final
 
 from node.errors import ClientFault, refused
+from node.routing.lexer import STRING, Lexed
+from node.routing.operands import Literal, ordinal_of
 from node.routing.outcome import Values
 from node.routing.select_trees import Tree, ast
 
 BIGINT_MAX = (1 << 63) - 1
 _INT_SIZES = {21: 2, 23: 4, 20: 8}
 _INT_TYPES = frozenset(("int2", "int4", "int8", "smallint", "integer", "bigint", "int"))
+_NUMERIC_DIGITS: Final = 131072  # before the decimal point of a numeric
+_DECIMAL: Final = re.compile(r"[0-9]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A constant, or the client's parameter (index from 0). Both None: no bound."""
+    """A constant, the client's parameter (index from 0), or a literal of its text. All None: no bound."""
 
     constant: int | None = None
     parameter: int | None = None
+    literal: Literal | None = None
 
 
-def bound(node: Tree | None, what: str) -> Bound:
-    """`what` is LIMIT or OFFSET. Raises 0A000 for expressions other than constants and parameters."""
+def bound(node: Tree | None, what: str, *, is_marked: bool = False) -> Bound:
+    """`what` is LIMIT or OFFSET. Raises 0A000 for expressions other than constants and parameters.
+
+    `is_marked`: the tree has markers for literals (operands.py). One under a cast is refused, too: whether it fits
+    its type is a question for a tree with the value.
+    """
+    cast = False
     while isinstance(node, ast.TypeCast) and node.typeName.names[-1].sval in _INT_TYPES and _castable(node.arg):
-        node = node.arg
+        node, cast = node.arg, True
     if node is None:
         return Bound()
     if isinstance(node, ast.ParamRef) and node.number > 0:
@@ -34,17 +46,55 @@ def bound(node: Tree | None, what: str) -> Bound:
         if node.isnull:
             return Bound()
         value = node.val
+        found = ordinal_of(value) if is_marked else None
+        if found is not None:
+            if cast:
+                raise refused(f"a cast in {what}")
+            return Bound(literal=Literal(*found))
         if isinstance(value, ast.Integer):
             return Bound(value.ival)
         if isinstance(value, ast.Float):
-            number = int(Decimal(value.fval).to_integral_value(ROUND_HALF_UP))
-            if abs(number) > BIGINT_MAX:
-                raise ClientFault("bigint out of range", sqlstate="22003")
-            return Bound(number)
+            return Bound(_rounded(value.fval))
         if isinstance(value, ast.String):
             return Bound(_int8_in(value.sval))
         raise ClientFault(f"argument of {what} must be type bigint, not another type", sqlstate="42804")
     raise refused(f"an expression in {what}", hint=f"give {what} as a constant or a parameter")
+
+
+def unusual_number(lexed: Lexed, ordinal: int) -> str | None:
+    """The number as written, if it is one that PostgreSQL reads since 16 only: 0x1F, 0o17, 0b11, 1_000."""
+    if lexed.literal_kind(ordinal) == STRING:
+        return None
+    text = lexed.literal_text(ordinal).decode()
+    return None if _DECIMAL.fullmatch(text) else text
+
+
+def _rounded(text: str) -> int:
+    """A number as written, as a bigint. Compared before it is an integer: 1e999999999 would have as many digits."""
+    plain = text.replace("_", "")
+    try:
+        # 0x, 0o and 0b are integers, with or without a sign
+        number = Decimal(int(plain, 0) if plain.lstrip("-")[1:2].lower() in ("x", "o", "b") else plain)
+    except InvalidOperation:
+        number = Decimal("Infinity")
+    if not number.is_finite() or number.adjusted() >= _NUMERIC_DIGITS:
+        raise ClientFault("value overflows numeric format", sqlstate="22003")
+    if -BIGINT_MAX - 2 < number < BIGINT_MAX + 1:
+        found = int(number.to_integral_value(ROUND_HALF_UP))
+        if -BIGINT_MAX - 1 <= found <= BIGINT_MAX:
+            return found
+    raise ClientFault("bigint out of range", sqlstate="22003")
+
+
+def _literal(lexed: Lexed, literal: Literal, what: str) -> int:
+    """What `bound` finds for the same text."""
+    if lexed.literal_kind(literal.ordinal) == STRING:
+        try:
+            return _int8_in(lexed.literal_value(literal.ordinal).decode("utf-8", "replace"))
+        except ValueError:
+            raise refused(f"such a string in {what}") from None
+    text = lexed.literal_text(literal.ordinal).decode()
+    return _rounded("-" + text if literal.negative else text)
 
 
 def _castable(node: Tree) -> bool:
@@ -69,6 +119,8 @@ def resolve(limit: Bound, offset: Bound, values: Values) -> tuple[int | None, in
 
 
 def _value(given: Bound, values: Values, what: str) -> int | None:
+    if given.literal is not None and values.lexed is not None:
+        return _literal(values.lexed, given.literal, what)
     if given.parameter is None or values.parameters is None:
         return given.constant
     index = given.parameter

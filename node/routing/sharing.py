@@ -77,12 +77,11 @@ _VIEWS_MAX: Final = 200  # relations below one table of the statement
 
 def why_alone(statement: Statement, catalog: Catalog) -> Alone | None:
     """None: it may share. The answer is remembered in the statement for this catalog."""
-    memo = statement.memo.get("alone")
-    if memo is not None and memo[0] is catalog:
-        found: Alone | None = memo[1]
-        return found
+    known = statement.alone.find(catalog)
+    if known is not None:
+        return known[0]
     found = _kind(statement) or _calls(statement, catalog) or _tables(statement, catalog)
-    statement.memo["alone"] = (catalog, found)
+    statement.alone.keep(catalog, found)
     return found
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum, auto
 from typing import TYPE_CHECKING, Any, Final
@@ -16,10 +17,13 @@ from pglast.parser import ParseError
 
 from node.errors import ClientFault
 from node.routing.lexer import BACKSLASH, Lexed, lex
+from node.routing.memory import ByCatalog, ByDatabase
 from node.routing.operands import Operand, marked
 
 if TYPE_CHECKING:
+    from node.routing.placement import Template
     from node.routing.scopes import Level, Reference
+    from node.routing.sharing import Alone
 
 SHAPE_LIMIT_BYTES: Final = 64 * 1024  # longer texts are parsed each time: they rarely come again
 TREE_LIMIT: Final = 200  # exact trees of multi-shard statements
@@ -151,17 +155,32 @@ class Statement:
     drops_on_commit: bool = False  # a temporary table that its transaction takes with it
     part: int = 0  # which statement of the text
     is_marked: bool = False
-    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # plan's templates
+    # what the planners have found out
+    templates: ByDatabase[Template] = field(default_factory=ByDatabase, compare=False, repr=False)
+    reads: ByCatalog[bool] = field(default_factory=ByCatalog, compare=False, repr=False)
+    alone: ByCatalog[Alone | None] = field(default_factory=ByCatalog, compare=False, repr=False)
 
     def tree(self, lexed: Lexed) -> Any:
         """The parse tree of this very text, constants included. ClientFault if it cannot be had."""
-        if lexed.flags & BACKSLASH and b"\\" in lexed.sql:
+        if _hides(lexed):
             raise ClientFault(
                 "a backslash in a string is not supported across shards while standard_conforming_strings is off",
                 sqlstate="0A000",
                 hint="write E'...', turn standard_conforming_strings on, or pass the string as a parameter",
             )
-        node = _trees(lexed.sql)[self.part]
+        return self._unwrapped(_trees(lexed.sql)[self.part])
+
+    def readable(self, lexed: Lexed) -> bool:
+        """The literals of this text mean to PostgreSQL what the parser reads."""
+        return not _hides(lexed) and (lexed.sql.isascii() or _is_utf8(lexed.sql))
+
+    def marked_tree(self, lexed: Lexed, pinned: Collection[int] = ()) -> Any | None:
+        """The parse tree of every text of the shape that has these `pinned` literals, with markers (operands.py) for
+        all others; None: there is none."""
+        text = marked(lexed, pinned) if self.is_marked else None
+        return None if text is None else self._unwrapped(_parse(text)[self.part])
+
+    def _unwrapped(self, node: Any) -> Any:
         while self.kind in _QUERIES and isinstance(node, _WRAPPERS):
             node = node.query  # this is what EXPLAIN, COPY, DECLARE ... are about
         return node
@@ -183,6 +202,19 @@ def _trees(sql: bytes) -> tuple[Any, ...]:
             if len(_tree_cache) > TREE_LIMIT:
                 _tree_cache.popitem(last=False)
     return found
+
+
+def _hides(lexed: Lexed) -> bool:
+    """A backslash may be an escape where the parser takes it for itself."""
+    return lexed.flags & BACKSLASH != 0 and b"\\" in lexed.sql
+
+
+def _is_utf8(sql: bytes) -> bool:
+    try:
+        sql.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _decoded(sql: bytes) -> str:

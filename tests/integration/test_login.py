@@ -23,7 +23,7 @@ from fakes.certificates import Authority
 from node.auth.scram import Derived, ScramVerifier, derive
 from node.auth.verifier import Account, Authenticator, AuthType
 from node.client.listener import Listener, ListenFault, SocketInUse, UnixSocket
-from node.client.login import Login, LoginResult, LoginRules, Reception, login_success_messages
+from node.client.login import PROVING_MAX, Login, LoginResult, LoginRules, Reception, login_success_messages
 from node.embedded.binaries import find_program
 from node.errors import ClientFault
 from node.tcp import TcpOptions
@@ -52,6 +52,7 @@ ACCOUNTS = {
         Account("hash", verifier=ScramVerifier.derive("hashed", b"sixteen bytes...")),
         Account("md5", AuthType.MD5, passwords=("old", "secret")),
         Account("plain", AuthType.PLAIN, passwords=("secret",)),
+        Account("plainhash", AuthType.PLAIN, verifier=ScramVerifier.derive("hashed", b"sixteen bytes...")),
         Account("trust", AuthType.TRUST),
         Account("cert", identity="cert.example", certificate_required=True),
         Account("through", passthrough=True),
@@ -188,6 +189,7 @@ async def refusal(house: House, user: str, password: str | None, **more: object)
         ("hash", "hashed", "scram-sha-256"),
         ("md5", "secret", "md5"),
         ("plain", "secret", "password"),
+        ("plainhash", "hashed", "password"),
         ("trust", None, "trust"),
     ],
 )
@@ -248,6 +250,38 @@ async def test_pbkdf2_runs_once_for_all_who_come_first_and_beside_the_loop(
     assert sorted(derived) == sorted([("old secret", False), (UMLAUT, False)])
     await log_in(house, "scram", UMLAUT)
     assert len(derived) == 2
+
+
+async def test_a_password_is_held_against_a_hash_beside_the_loop_and_a_few_at_a_time(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    running: list[bool] = []
+    most = 0
+
+    def held(password: str, salt: bytes, iterations: int) -> Derived:
+        nonlocal most
+        running.append(threading.current_thread() is threading.main_thread())
+        most = max(most, len(running))
+        assert go_on.wait(30)
+        running.pop()
+        return derive(password, salt, iterations)
+
+    house = await make_house(LoginRules())
+    await log_in(house, "scram", "old secret")
+    monkeypatch.setattr("node.client.login.derive", held)
+    right = [asyncio.create_task(log_in(house, "plainhash", "hashed")) for _ in range(3)]
+    wrong = [asyncio.create_task(refusal(house, "plainhash", "wrong")) for _ in range(3)]
+    async with asyncio.timeout(10):
+        while len(running) < PROVING_MAX:
+            await asyncio.sleep(0.005)
+    assert not any(running)
+    for user, password in (("plain", "secret"), ("scram", "old secret"), ("trust", None)):
+        assert (await log_in(house, user, password)).accepted.user == user  # nobody waits for them
+    go_on.set()
+    await asyncio.gather(*right)
+    assert all('password authentication failed for user "plainhash"' in said for said in await asyncio.gather(*wrong))
+    assert most == PROVING_MAX
 
 
 async def test_a_missing_database_is_told_after_the_password(make_house: MakeHouse) -> None:

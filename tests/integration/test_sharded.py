@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +145,38 @@ def test_parameters(
     found = difference(ours, right, ordered="ORDER BY" in sql)
     assert found is None, found
     oracle.check_contents(sql)
+
+
+# {i}: an integer, {s}: a string, {n}: a number with a fraction
+LITERALS = (
+    "SELECT id, name FROM t WHERE id > {i} AND name <> {s} ORDER BY id LIMIT {i}",
+    "SELECT line + {i}, {s}, amount * {n} FROM o ORDER BY 1 DESC, tid LIMIT {i} OFFSET {i}",
+    "SELECT g, count(*), sum(g * {i}), max(name) FROM t WHERE name < {s} OR n > {n} GROUP BY g ORDER BY 1 LIMIT {i}",
+    "SELECT coalesce(sum(amount), {n}), round(avg(amount), {i}) FROM o WHERE line < {i} AND note > {s}",
+    "SELECT DISTINCT g + {i} FROM t WHERE id IN ({i}, {i}, 42, 11, 4) ORDER BY 1",
+    "SELECT t.id, o.amount FROM t JOIN o ON t.id = o.tid WHERE o.amount < {n} ORDER BY t.id, o.line OFFSET {i}",
+)
+
+
+@pytest.mark.parametrize("template", LITERALS)
+def test_one_shape_with_many_literals(oracle: Oracle, template: str) -> None:
+    """Each text after the second is answered by what the first two taught."""
+    oracle.restore()
+    chosen = random.Random(template)
+    pools = {
+        "{i}": ("0", "1", "2", "3", "007", "42"),
+        "{n}": ("0.5", "1.", ".25", "2e1"),
+        "{s}": ("'a'", "''", "'it''s'", "E'\\t'", "$$x$$", "'é'"),
+    }
+    for turn in range(10):
+        sql = "".join(chosen.choice(pools[part]) if part in pools else part for part in re.split(r"(\{.\})", template))
+        for mode in Talker.MODES if turn < 2 else ("simple",):
+            oracle.check(sql, mode, ordered=True, refused=False)
+
+
+def test_what_only_newer_servers_read_is_for_them_to_judge(oracle: Oracle) -> None:
+    oracle.restore()
+    for bound in ("LIMIT 0x3", "LIMIT 0b11 OFFSET 1", "OFFSET 1_0", "LIMIT 0o7 OFFSET 0x1"):
+        for query in ("SELECT id FROM t ORDER BY id", "SELECT g, count(*) FROM t GROUP BY g ORDER BY g"):
+            for mode in Talker.MODES:
+                oracle.check(f"{query} {bound}", mode, ordered=True, refused=False)

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from node.auth.scram import KeyCache, ScramClient
+from node.auth.scram import KeyCache, ScramClient, ScramVerifier, derive
 from node.auth.verifier import Account, Authenticator, AuthType
 from node.client.login import Accepted, Entrance, LoginRules, TlsInfo, login_success_messages
 from node.errors import ClientFault, Fault, ServerFault
@@ -26,10 +26,12 @@ from node.wire.startup import (
     startup_message,
 )
 
+VERIFIER = ScramVerifier.derive("secret", b"sixteen bytes...", 1)
 ACCOUNTS = {
     account.user: account
     for account in (
         Account("alice", AuthType.PLAIN, passwords=("secret",)),
+        Account("hash", AuthType.PLAIN, verifier=VERIFIER),
         Account("scram", passwords=("secret",)),
         Account("trust", AuthType.TRUST),
         Account("cert", identity="cert.example", certificate_required=True),
@@ -414,3 +416,51 @@ def test_who_runs_out_of_time_while_keys_are_derived_is_refused_once() -> None:
     entrance.derived()
     assert desk.fault() == ("28000", "client login timeout")
     assert desk.written == b""
+
+
+@pytest.mark.parametrize("password", ["secret", "wrong"])
+def test_a_password_is_held_against_its_hash_elsewhere(password: str) -> None:
+    desk = Desk()
+    wanted: list[tuple[str, bytes, int]] = []
+    entrance = desk.entrance = _proving(desk, wanted)
+    desk.send(startup("hash"), password_message(password.encode()), b"early")
+    assert wanted == [(password, b"sixteen bytes...", 1)]
+    assert (desk.accepted, desk.refused) == (None, None)
+    entrance.proved(derive(*wanted[0]))
+    if password == "secret":
+        assert desk.accepted is not None
+        assert (desk.accepted.method, desk.accepted.surplus) == ("password", b"early")
+    else:
+        assert desk.fault() == ("28P01", 'password authentication failed for user "hash"')
+    entrance.proved(derive(*wanted[0]))  # once is enough
+
+
+def test_who_runs_out_of_time_while_his_password_is_held_against_a_hash_is_refused_once() -> None:
+    desk = Desk()
+    wanted: list[tuple[str, bytes, int]] = []
+    entrance = desk.entrance = _proving(desk, wanted)
+    desk.send(startup("hash"), PASSWORD)
+    entrance.fail(ClientFault("client login timeout", sqlstate="28000"))
+    entrance.proved(derive(*wanted[0]))
+    assert desk.fault() == ("28000", "client login timeout")
+
+
+def test_without_anybody_to_ask_a_hash_is_compared_at_once() -> None:
+    assert Desk().send(startup("hash"), PASSWORD).accepted is not None
+    assert Desk().send(startup("hash"), password_message(b"wrong")).fault()[0] == "28P01"
+
+
+def _proving(desk: Desk, wanted: list[tuple[str, bytes, int]]) -> Entrance:
+    return Entrance(
+        LoginRules(),
+        Authenticator(b"secret", Random(1).randbytes, iterations=1),
+        desk.find,
+        local=False,
+        write=desk.write,
+        upgrade=desk.upgrades.append,
+        check=lambda account, database, password: None,
+        accept=desk.once("accepted"),
+        cancel=desk.once("cancelled"),
+        refuse=desk.once("refused"),
+        prove=wanted.append,
+    )

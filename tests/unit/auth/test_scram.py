@@ -238,8 +238,8 @@ def test_a_verifier_is_read_and_written_as_in_pg_authid() -> None:
     verifier = ScramVerifier.derive(PASSWORD, SALT)
     assert ScramVerifier.parse(str(verifier)) == verifier
     assert str(verifier).startswith("SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$")
-    assert verifier.matches(PASSWORD)
-    assert not verifier.matches("Pencil")
+    assert verifier.fits(derive(PASSWORD, SALT, verifier.iterations))
+    assert not verifier.fits(derive("Pencil", SALT, verifier.iterations))
     assert str(verifier) not in repr(verifier)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
@@ -24,6 +25,8 @@ from node.gate import Gate
 from node.pool.balancer import Balancer
 from node.routing import hashing
 from node.routing.hints import Hints
+from node.routing.memory import DATABASES_MAX
+from node.routing.topology import ShardedTable, Topology
 from node.server.connection import ServerConnection
 from node.wire import messages as m
 
@@ -184,3 +187,40 @@ def test_what_everybody_sends_is_planned_once(unit: bytes, monkeypatch: pytest.M
     assert first[0] == hashing.bigint(7) % 4
     monkeypatch.setattr(routed, "plan", None)
     assert asked(session, unit) == first
+
+
+def test_databases_that_say_the_same_do_not_forget_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = Shapes(100)
+    here, there, new = client(shapes), client(shapes), client(shapes)
+    there.database.topology = Topology("other", 3, (ShardedTable(None, "orders", "id"),))
+    new.database.topology = replace(FOUR)
+    unit = m.query(b"SELECT * FROM orders WHERE id = 7")
+    assert asked(here, unit)[0] == hashing.bigint(7) % 4
+    assert asked(there, unit)[0] == hashing.bigint(7) % 3
+    with monkeypatch.context() as patched:
+        patched.setattr(routed, "plan", None)
+        for _ in range(3):
+            assert asked(here, unit)[0] == hashing.bigint(7) % 4
+            assert asked(there, unit)[0] == hashing.bigint(7) % 3
+        with pytest.raises(TypeError):
+            asked(new, unit)
+    assert asked(new, unit)[0] == hashing.bigint(7) % 4
+    monkeypatch.setattr(routed, "plan", None)
+    assert asked(new, unit)[0] == hashing.bigint(7) % 4
+    assert asked(there, unit)[0] == hashing.bigint(7) % 3
+    with pytest.raises(TypeError):  # the map before that one
+        asked(here, unit)
+
+
+def test_points_of_many_databases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = Shapes(100)
+    unit = m.query(b"SELECT * FROM orders WHERE id = 7")
+    sessions = [client(shapes) for _ in range(DATABASES_MAX + 1)]
+    for at, session in enumerate(sessions):
+        session.database.topology = Topology(f"d{at}", 4, FOUR.tables)
+        asked(session, unit)
+    monkeypatch.setattr(routed, "plan", None)
+    for session in sessions[1:]:
+        assert asked(session, unit)[0] == hashing.bigint(7) % 4
+    with pytest.raises(TypeError):
+        asked(sessions[0], unit)

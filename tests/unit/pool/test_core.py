@@ -103,8 +103,28 @@ def test_counts_are_right_whatever_happens(size: int, steps: list[tuple[int, int
         assert not set(core.idle) & set(core.lent)
         assert not (core.idle and core.waiting()), "an idle connection beside a client that waits"
         assert not any(waiter.gone for waiter in served)
+        assert core.waiting() == sum(not waiter.gone for waiter in core.waiters)
     left = [waiter for waiter in waiters if waiter not in served]
     assert core.waiting() == len(left)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=40))
+def test_who_waits_is_counted_whoever_takes_him_out(steps: list[tuple[int, int]]) -> None:
+    core = PoolCore(0)
+    made: list[Waiter] = []
+    for step, pick in steps:
+        if step == 0 or not made:
+            made.append(core.wait(Client(), 0.0))
+        elif step == 1:
+            core.forget(made[pick % len(made)])  # in the middle, again, or long after his turn
+        elif step == 2:
+            core.first_waiter()
+        elif step == 3 and core.waiters:
+            core.waiters.popleft().gone = True  # as a lane or a time-out does it
+        elif step == 4 and (answered := core.first_waiter()) is not None:
+            answered.gone = True
+            core.forget(answered)
+        assert core.waiting() == sum(not waiter.gone for waiter in core.waiters)
 
 
 def test_bans_end_with_time_and_a_success() -> None:
@@ -270,3 +290,26 @@ def test_reads_are_spread_and_bans_respected() -> None:
     house.pool.health.unban()
     turns = [weighted.read(0.0) for _ in range(8)]
     assert turns.count(other.pool) == 6
+
+
+def test_who_is_refused_may_wait_again_and_give_up_for_others() -> None:
+    house = House(size=1)
+    pool = house.pool
+    pool.tick(0.0)
+    assert pool.acquire() is not None
+    again, other = Client(), Client()
+
+    class Stubborn(Client):
+        def refused(self, fault: Exception) -> None:
+            super().refused(fault)
+            pool.wait(again)
+            pool.forget(others)
+
+    stubborn = Stubborn()
+    pool.wait(stubborn)
+    others = pool.wait(other)
+    assert others is not None
+    pool.refuse_waiters(ServerFault("gone", sqlstate="58000"))
+    assert [len(client.refusals) for client in (stubborn, other, again)] == [1, 0, 0]
+    assert pool.core.waiting() == 1
+    assert [waiter.borrower for waiter in pool.core.waiters if not waiter.gone] == [again]

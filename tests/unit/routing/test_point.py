@@ -191,7 +191,7 @@ def agrees(sql: bytes, values: Values, world: World, flags: int = 0, others: Seq
         assert first == general
     else:
         assert str(getattr(first, "fault", first)) == str(getattr(general, "fault", general))
-    point = point_of(statement)
+    point = point_of(statement, *world)
     if point is None:
         return NOWHERE
     shard = point.shard(values)
@@ -322,7 +322,7 @@ def test_where_there_is_more_to_it(name: str, form: str, text: str) -> None:
 def test_nothing_is_learned_under_a_hint(hints: Hints, sql: bytes) -> None:
     statement, values = prepared(sql, WORLDS["bigint"])
     plan(statement, values, hints, *WORLDS["bigint"])
-    point = point_of(statement)
+    point = point_of(statement, *WORLDS["bigint"])
     assert point is None or not any(point.known)
 
 
@@ -330,7 +330,7 @@ def test_nothing_is_learned_of_a_key_that_moves() -> None:
     """Whether the row stays where it is depends on the other value, too."""
     statement, values = prepared(b"UPDATE t SET k = 5 WHERE k = 5", WORLDS["bigint"])
     assert isinstance(plan(statement, values, NONE, *WORLDS["bigint"]), Plan)
-    point = point_of(statement)
+    point = point_of(statement, *WORLDS["bigint"])
     assert point is not None
     assert not any(point.known)
 
@@ -338,7 +338,7 @@ def test_nothing_is_learned_of_a_key_that_moves() -> None:
 def test_an_unbound_text_is_only_described() -> None:
     statement, values = prepared(b"SELECT * FROM t WHERE k = 5 AND v = $1", WORLDS["bigint"])
     plan(statement, values, NONE, *WORLDS["bigint"])
-    point = point_of(statement)
+    point = point_of(statement, *WORLDS["bigint"])
     assert point is not None
     assert point.bound
 
@@ -347,10 +347,10 @@ def test_a_new_catalog_has_a_new_point() -> None:
     statement, values = prepared(b"SELECT * FROM orders WHERE id = 5", WORLDS["bigint"])
     topology = Topology("d", 5, (ShardedTable(None, "orders", "id"),))
     plan(statement, values, NONE, topology, CATALOG)
-    before = point_of(statement)
+    before = point_of(statement, topology, CATALOG)
     assert before is not None
     assert before.catalog is CATALOG
     plan(statement, values, NONE, topology, Catalog.EMPTY)
-    after = point_of(statement)
+    after = point_of(statement, topology, Catalog.EMPTY)
     assert after is not None
     assert (after.catalog is Catalog.EMPTY, after.topology is topology) == (True, True)

@@ -101,6 +101,5 @@ def _shape_of(session: Session, unit: bytes) -> Shape | None:
         return None
     if requests.text_at:
         return shapes.find(unit[requests.text_at : requests.text_end])
-    name = unit[requests.name_at : requests.name_end]
-    prepared = session.prepared.get(name)
-    return None if prepared is None or name in session.doubtful else shapes.find(prepared.sql)
+    prepared = session.prepared.get(unit[requests.name_at : requests.name_end])
+    return None if prepared is None else shapes.find(prepared.sql)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from node.client.weight import Weights
 from node.pool.lane import is_by_operator
 from node.server.connection import IDLE
+from node.wire import messages
 from node.wire.codes import Frontend
 from node.wire.pipeline import Requests
 
@@ -29,6 +30,8 @@ SENT_AGAIN_MAX = 50
 KEPT_BYTES = 1 << 20
 PIPELINED_BYTES = 16 << 10
 
+_BIND = int(Frontend.BIND)
+_EXECUTE = int(Frontend.EXECUTE)
 _QUERY = int(Frontend.QUERY)
 _SYNC = int(Frontend.SYNC)
 _OF_BATCHES = frozenset(
@@ -60,7 +63,8 @@ def units_left(session: Session, server: ServerConnection) -> list[bytes]:
 
 
 def _units(kept: bytes) -> list[bytes]:
-    """One by one; none of them when they are not all whole, or of a kind that is not looked into."""
+    """One by one, the last of which may be a batch without its Sync; none of them when one is of a kind that is not
+    looked into."""
     units: list[bytes] = []
     at = start = 0
     while at < len(kept):
@@ -73,7 +77,7 @@ def _units(kept: bytes) -> list[bytes]:
             start = at
         elif letter not in _OF_BATCHES:
             return []
-    return units if start == len(kept) else []
+    return units if start == len(kept) else [*units, kept[start:]]
 
 
 def _may_run_twice(session: Session, unit: bytes) -> bool:
@@ -95,6 +99,7 @@ def _shape_of(session: Session, unit: bytes) -> Shape | None:
     shapes = session.services.shapes
     if unit[0] == _QUERY:
         return shapes.find(unit[5:-1])
+    unit = _completed(unit)
     requests = Requests(len(unit))
     requests.feed(unit)
     if not requests.batch(0):
@@ -103,3 +108,17 @@ def _shape_of(session: Session, unit: bytes) -> Shape | None:
         return shapes.find(unit[requests.text_at : requests.text_end])
     prepared = session.prepared.get(unit[requests.name_at : requests.name_end])
     return None if prepared is None else shapes.find(prepared.sql)
+
+
+def _completed(batch: bytes) -> bytes:
+    """A batch that was torn between two messages, with what is likely to come: it is one of a read or it is not."""
+    letters = set()
+    at = 0
+    while at < len(batch):
+        letters.add(batch[at])
+        at += 1 + int.from_bytes(batch[at + 1 : at + 5], "big")
+    if _SYNC in letters:
+        return batch
+    if _BIND not in letters:
+        batch += messages.bind(b"", b"")
+    return batch + (b"" if _EXECUTE in letters else messages.execute()) + messages.SYNC

@@ -501,7 +501,7 @@ class Session(Rider):
         if self.state != _RIDING:
             return
         self.errors += 1
-        if not said:
+        if not said and (self.lane is None or not self.lane.pipeline.rest):
             self.write(messages.error_response(fault))
         self.close()
 
@@ -933,7 +933,7 @@ class Session(Rider):
         said = pipeline.errors != self.errors_before and (b"VFATAL\0" in last or b"SFATAL\0" in last)
         said = said and pipeline.skip_error[5:] != last
         self.errors += 1
-        if not said:
+        if not said and not pipeline.rest:
             self.write(messages.error_response(fault))
         self.close()
 
@@ -1341,7 +1341,8 @@ class Session(Rider):
         """Answers the message in hand with an error. FATAL ends the session; else it goes on after the Sync."""
         self.errors += 1
         if fault.severity in ("FATAL", "PANIC"):
-            self.write(messages.error_response(fault))
+            if not self.in_mid_message():
+                self.write(messages.error_response(fault))
             self.close()
             return
         self.write(messages.error_response(fault))
@@ -1358,6 +1359,13 @@ class Session(Rider):
                 self.leave()
         elif self.server.pipeline.idle() and self.server.pipeline.tx_status == _IDLE:
             self.settle()
+
+    def in_mid_message(self) -> bool:
+        """Was the beginning of a row delivered whose rest has not come? An error would be read as a part of it: all
+        that can be said then is the end of the connection."""
+        if self.lane is not None:
+            return self.lane.pipeline.rest > 0 and not self.lane.may_leave(self)
+        return self.server is not None and self.server.pipeline.rest > 0
 
     def close(self) -> None:
         """Ends the session from our side."""

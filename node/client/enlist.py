@@ -22,7 +22,7 @@ from node.errors import ClientFault, Fault, ServerFault
 from node.gather.exchange import Request, at_rest, settle_cancelled
 from node.gather.two_phase import Gid, InDoubt
 from node.pool.checkout import checkout
-from node.pool.pool import PoolClosed
+from node.pool.pool import PoolClosed, PoolDown
 from node.routing.statement import Kind
 from node.server.connection import Lost, Owner, ServerConnection
 from node.server.conversation import Conversation
@@ -98,8 +98,8 @@ class Shards:
             try:
                 server = await checkout(balancer.read(session.services.clock()) if alone else balancer.write())
                 break
-            except PoolClosed as closed:  # a change without a pause
-                if not session.moves_on(closed):
+            except (PoolClosed, PoolDown) as refused:  # a change without a pause; a replica that is gone
+                if not session.moves_on(refused):
                     raise
         session.links = {**session.links, shard: server}
         talk = self.talks[shard] = Conversation(server)

@@ -16,7 +16,7 @@ from node.wire.pipeline cimport Pipeline, Requests
 cdef int _BIND, _CLOSE, _COPY_DATA, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH, _FUNCTION_CALL, _PARSE, _QUERY
 cdef int _SYNC, _TERMINATE, _TX_IDLE, _TX_OPEN, _TX_FAILED, _IDLE, _ROOM, _FULL
 cdef int _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING
-cdef Py_ssize_t _SMALL_BYTES
+cdef Py_ssize_t _SMALL_BYTES, _KEPT_BYTES
 
 cdef bint _begins(int letter) noexcept
 cdef bytes _text(const unsigned char *p, Py_ssize_t start, Py_ssize_t end)
@@ -42,7 +42,11 @@ cdef class Session(Statements):
     cdef public Weight weight
     cdef public int sent_again
     cdef public object offer
-    cdef public bint blamed
+    cdef public bint blamed, fresh, begun
+    cdef public bytes kept, withheld
+    cdef public Py_ssize_t kept_at, kept_end
+    cdef public long long kept_units
+    cdef public int moved
     cdef public Py_ssize_t stop_at
     cdef public object pid
     cdef public bytes secret
@@ -71,9 +75,9 @@ cdef class Session(Statements):
     cpdef bint acquire(self, Lending pool)
     cpdef bint link(self, ServerConnection server)
     @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int,
-                   run=Py_ssize_t, upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, stop_at=Py_ssize_t,
-                   again=bint, large=bint, shape=Shape, raw="const unsigned char *", replacement=bytes,
-                   pieces=list)
+                   first=Py_ssize_t, run=Py_ssize_t, upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t,
+                   stop_at=Py_ssize_t, again=bint, large=bint, shape=Shape, raw="const unsigned char *",
+                   replacement=bytes, pieces=list)
     cpdef bint pump(self)
     @cython.locals(server=ServerConnection, data=bytes)
     cpdef Py_ssize_t flush(self, bytes buffer, Py_ssize_t run, Py_ssize_t upto, Py_ssize_t next_run, list pieces)

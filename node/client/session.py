@@ -25,11 +25,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from node.client.again import KEPT_BYTES, PIPELINED_BYTES, SENT_AGAIN_MAX, is_blamed, units_left, weights_of
 from node.client.shape import Shape
 from node.client.statements import Statements
-from node.client.weight import Weight, Weights
+from node.client.weight import Weight
 from node.errors import ClientFault, Fault, ServerFault
-from node.pool.pool import PoolClosed
+from node.pool.lane import is_last_word, only_notices
+from node.pool.pool import PoolClosed, PoolDown
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import Role
 from node.server.connection import IDLE, Lost, ServerConnection
@@ -64,8 +66,8 @@ READY, WAITING, SLOW, CLOSED, RIDING = range(5)
 
 # A client that sends while it cannot be served is read up to here and then no further.
 UNREAD_BYTES = 256 << 10
-# A read that lost its server so many times is told the last reason.
-SENT_AGAIN_MAX = 50
+# A read that found so many targets down is told of the last one.
+MOVED_MAX = 20
 # What a statement takes is seen by an event loop that is late itself: by so many of its lags the time may be too long,
 # one until the question is sent, one until the answer is read.
 LAGS = 2
@@ -94,12 +96,15 @@ _KNOWN = _BEGINS | _COPY | {_FLUSH, _SYNC, _TERMINATE}
 SMALL_BYTES = 10_000
 _SMALL = frozenset((_CLOSE, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH, _SYNC, _TERMINATE))
 
+# NoticeResponse and ParameterStatus: no part of a reply.
+_ASIDE = frozenset((78, 83))
+
 # Shared by all sessions that have none of their own; never written to.
 EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 # The compiled session reads C integers of these names (session.pxd); Python keeps the public ones.
 _READY, _WAITING, _SLOW, _CLOSED, _RIDING = READY, WAITING, SLOW, CLOSED, RIDING
-_NOTHING, _TOO_LONG, _SMALL_BYTES, _IDLE = NOTHING, TOO_LONG, SMALL_BYTES, IDLE
+_NOTHING, _TOO_LONG, _SMALL_BYTES, _IDLE, _KEPT_BYTES = NOTHING, TOO_LONG, SMALL_BYTES, IDLE, KEPT_BYTES
 
 _TX_IDLE = int(Transaction.IDLE)
 _TX_OPEN = int(Transaction.OPEN)
@@ -198,6 +203,14 @@ class Session(Statements):
         self.offer: ServerConnection | Lane | None = None  # what the pool had for a read that waited
         self.sent_again = 0
         self.blamed = False  # it stood at the front of a server that died without a word
+        # units on a whole connection, likewise (client/again.py)
+        self.kept = b""  # they are kept[kept_at:kept_end]; kept_end == 0: nothing is kept
+        self.kept_at = self.kept_end = 0
+        self.kept_units = 0  # ReadyForQuery messages of that connection before them
+        self.fresh = False  # nothing was sent since the connection was lent
+        self.begun = False  # a part of the reply that is coming was delivered
+        self.withheld = b""  # the server's last words, until it is known whether anybody has to hear them
+        self.moved = 0  # pools that were down for this transaction
         self.stop_at = 0  # end of the unit that may be forwarded; 0: everything may
         # cancel key
         self.pid = 0
@@ -307,6 +320,7 @@ class Session(Statements):
                 return False
             self.entered = True
             self.transaction_since = self.active_since = self.services.clock()
+            self.moved = 0
             if self.database.epoch != self.services.epoch:
                 self.move()
         return True
@@ -347,7 +361,7 @@ class Session(Statements):
             return False
         weights = layout.weights
         if weights is None or weights.catalog is not layout.catalog:
-            weights = layout.weights = Weights(layout.catalog)
+            weights = weights_of(layout)
         weight = shape.weight if shape.weighed_in is weights else weights.of(shape)
         assert weight is not None
         if weight.alone is not None:
@@ -492,7 +506,7 @@ class Session(Statements):
         if self.state != _RIDING:
             return
         self.errors += 1
-        if not said:
+        if not said and (self.lane is None or not self.lane.pipeline.rest):
             self.write(messages.error_response(fault))
         self.close()
 
@@ -530,7 +544,11 @@ class Session(Statements):
 
     def moves_on(self, fault: Exception) -> bool:
         """Was it refused because its pool went with an older configuration, and does the one in force route alike, so
-        that what was planned may ask the new pool? Raises ClientFault when its database is gone."""
+        that what was planned may ask the new pool? Or because a replica is gone, which is banned by now, so that a read
+        may ask another target? Raises ClientFault when its database is gone."""
+        if isinstance(fault, PoolDown):
+            self.moved += 1
+            return fault.is_banned and self.moved <= MOVED_MAX
         if not isinstance(fault, PoolClosed) or self.database.epoch == self.services.epoch:
             return False
         before = self.database.topology
@@ -652,6 +670,8 @@ class Session(Statements):
             if not self.asking:
                 self.advance()
             return
+        self.sent_again = 0
+        self.blamed = False
         known = fault if isinstance(fault, Fault) else ServerFault(str(fault), sqlstate="58000")
         if self.services.drops_refused_clients and known.sqlstate not in ("57014", "57P03"):
             known.severity = "FATAL"
@@ -677,6 +697,8 @@ class Session(Statements):
         self.errors_before = server.pipeline.errors
         self.last_request = self.linked_at = self.services.clock()
         self.bytes_before = self.bytes_sent
+        self.fresh = not self.begin_message
+        self.withheld = b""
         if self.writing_paused:
             server.pause_reading()
         if server.parameters is not self.parameters:
@@ -689,6 +711,7 @@ class Session(Statements):
 
     def relink(self, shard: int, server: ServerConnection) -> None:
         """The slow gear gives back the one server of an open transaction."""
+        self.fresh = False
         self.shard = shard
         self.server = server
         server.owner = self
@@ -712,7 +735,7 @@ class Session(Statements):
             if not self.enter():
                 return False
         buffer = raw = requests.buffer
-        run = upto = requests.at  # buffer[run:upto] passes as it is
+        first = run = upto = requests.at  # buffer[run:upto] passes as it is
         pieces: list[bytes] | None = None
         again = False
         stop_at = self.stop_at
@@ -802,12 +825,33 @@ class Session(Statements):
                 fault.severity = "FATAL"
             raise
         self.flush(buffer, run, upto, upto, pieces)
+        if self.fresh:
+            self.fresh = self.begun = False
+            self.kept = buffer
+            self.kept_at = first
+            self.kept_end = upto if upto - first <= _KEPT_BYTES else 0
+            self.kept_units = pipeline.units
+        elif self.kept_end and upto > first:
+            self.keep_more(buffer, first, upto)
         if stop_at and upto >= stop_at:
             self.stop_at = 0
         if self.server is server and pipeline.done == pipeline.sent and pipeline.idle() and not self.torn_copy:
             self.settle()
             return self.state == _READY and requests.waiting_bytes() > 0 and (again or self.server is None)
         return again
+
+    def keep_more(self, buffer: bytes, first: int, upto: int) -> None:
+        """buffer[first:upto] was forwarded behind what is under way."""
+        if self.kept_end - self.kept_at + upto - first > PIPELINED_BYTES:
+            self.forget_kept()
+        else:
+            self.kept = self.kept[self.kept_at : self.kept_end] + buffer[first:upto]
+            self.kept_at = 0
+            self.kept_end = len(self.kept)
+
+    def forget_kept(self) -> None:
+        self.kept = b""
+        self.kept_at = self.kept_end = 0
 
     def flush(self, buffer: bytes, run: int, upto: int, next_run: int, pieces: list[bytes] | None) -> int:
         """Writes what passes; the next run begins at `next_run`."""
@@ -830,10 +874,12 @@ class Session(Statements):
 
     def from_server(self, server: ServerConnection, data: bytes) -> None:
         """Bytes for the client; and, when nothing more is owed, the end of a unit."""
+        pipeline = server.pipeline
+        if pipeline.errors != self.errors_before and data:
+            data = self.withhold(server, data)
         if data:
             self.bytes_sent += len(data)
             self.write(data)
-        pipeline = server.pipeline
         if pipeline.done == pipeline.sent and pipeline.idle() and not self.torn_copy:
             self.settle()
             if self.state == _READY:
@@ -842,7 +888,10 @@ class Session(Statements):
                     self.resume_client()
                 if self.requests.waiting_bytes():
                     self.advance()
-        elif self.reading_paused and not server.writing_paused and pipeline.room() > _FULL // 2:
+            return
+        if self.kept_end and data and not (data[0] in _ASIDE and only_notices(data)):
+            self.begun = len(data) > pipeline.whole
+        if self.reading_paused and not server.writing_paused and pipeline.room() > _FULL // 2:
             self.resume_client()
             if self.state == _READY:
                 self.advance()
@@ -854,19 +903,65 @@ class Session(Statements):
         if self.state == _READY:
             self.resume_client()
 
+    def withhold(self, server: ServerConnection, data: bytes) -> bytes:
+        """There is an error in `data`. If it is what a server says before it ends, nothing of that is passed on before
+        the end: perhaps the unit can be sent again. Returns what the client may read now."""
+        pipeline = server.pipeline
+        last = pipeline.last_error
+        if not data.endswith(last) or not is_last_word(last):
+            return data
+        cut = len(data) - len(last) - 5
+        if self.kept_end and (pipeline.whole or not self.begun):
+            cut = pipeline.whole
+            self.begun = False
+        self.withheld = data[cut:]
+        server.close(Lost.SERVER_CLOSED)
+        return data[:cut]
+
     def server_lost(self, server: ServerConnection, fault: ServerFault) -> None:
-        """The link is gone. The client hears one error: the server's own last words if it had any."""
+        """The link is gone. What may run twice is sent again; else the client hears one error: the server's own last
+        words if it had any."""
         if self.state == _CLOSED:
             return
         self.server = None
+        withheld, self.withheld = self.withheld, b""
+        if self.kept_end and self.state == _READY and self.send_again(server):
+            return
+        if withheld:
+            self.errors += 1
+            self.bytes_sent += len(withheld)
+            self.write(withheld)
+            self.close()
+            return
         pipeline = server.pipeline
         last = pipeline.last_error
         said = pipeline.errors != self.errors_before and (b"VFATAL\0" in last or b"SFATAL\0" in last)
         said = said and pipeline.skip_error[5:] != last
         self.errors += 1
-        if not said:
+        if not said and not pipeline.rest:
             self.write(messages.error_response(fault))
         self.close()
+
+    def send_again(self, server: ServerConnection) -> bool:
+        """Nothing was heard of the units under way: if all are reads, they are given back and begin anew."""
+        units = units_left(self, server)
+        if not units:
+            return False
+        pool = server.pool
+        assert pool is not None
+        pool.counters.lane_resent_lost += len(units)
+        self.forget_kept()
+        if server.pipeline.errors != self.errors_before:
+            self.doubtful |= frozenset(self.unit_names)
+        self.unit_names = self.unit_parsed = ()
+        self.sent_again += 1
+        self.blamed = self.blamed or is_blamed(server)
+        self.stop_at = 0
+        self.weight = None
+        self.requests.give_back(b"".join(units))
+        self.resume_client()
+        self.advance()
+        return True
 
     def settle(self) -> None:
         """The server owes nothing. Outside a transaction it goes back to its pool, unless something pins it."""
@@ -879,6 +974,13 @@ class Session(Statements):
             self.after_errors(server)
         if self.unit_names:
             self.unit_names = self.unit_parsed = ()
+        if self.kept_end:
+            self.kept = b""
+            self.kept_end = 0
+        self.fresh = False
+        if self.sent_again:
+            self.sent_again = 0
+            self.blamed = False
         self.last_request = now = self.services.clock()
         pool = server.pool
         assert pool is not None
@@ -888,8 +990,6 @@ class Session(Statements):
             alone_s = now - self.linked_at - LAGS * self.services.lag_s
             self.weight.ran_alone(alone_s, self.bytes_sent - self.bytes_before)
             self.weight = None
-            self.sent_again = 0
-            self.blamed = False
         if self.active_since:
             took = now - self.active_since
             self.active_since = 0.0
@@ -1080,7 +1180,8 @@ class Session(Statements):
         """Answers the message in hand with an error. FATAL ends the session; else it goes on after the Sync."""
         self.errors += 1
         if fault.severity in ("FATAL", "PANIC"):
-            self.write(messages.error_response(fault))
+            if not self.in_mid_message():
+                self.write(messages.error_response(fault))
             self.close()
             return
         self.write(messages.error_response(fault))
@@ -1097,6 +1198,13 @@ class Session(Statements):
                 self.leave()
         elif self.server.pipeline.idle() and self.server.pipeline.tx_status == _IDLE:
             self.settle()
+
+    def in_mid_message(self) -> bool:
+        """Was the beginning of a row delivered whose rest has not come? An error would be read as a part of it: all
+        that can be said then is the end of the connection."""
+        if self.lane is not None:
+            return self.lane.pipeline.rest > 0 and not self.lane.may_leave(self)
+        return self.server is not None and self.server.pipeline.rest > 0
 
     def close(self) -> None:
         """Ends the session from our side."""

@@ -7,8 +7,11 @@ has the session nobody else touches its server; bytes that arrive wait in `reque
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from node.client import parameters
+from node.client.again import SENT_AGAIN_MAX
 from node.client.session import CLOSED, READY, SLOW, Session
 from node.errors import Fault, ServerFault
 from node.server.connection import Lost, ServerConnection
@@ -32,14 +35,30 @@ def back(session: Session) -> None:
 class Slow:
     """What sessions call through `Services`."""
 
-    async def replay(self, session: Session) -> None:
+    # What a server says between the call and the first step of a coroutine is not the client's either: the connection
+    # changes hands in the call.
+
+    def replay(self, session: Session) -> Coroutine[Any, Any, None]:
         """Makes the server's settings the session's, before the session's first byte reaches it."""
-        server = session.server
-        assert server is not None
-        server.owner = None
-        talk = Conversation(server)
+        return self._replay(session, _borrow(session))
+
+    def ask(self, session: Session) -> Coroutine[Any, Any, None]:
+        """After a SET: what are the session's settings now? Then the server goes back to its pool."""
+        return self._ask(session, _borrow(session))
+
+    async def unit(self, session: Session) -> None:
+        from node.client.scatter import run_unit
+
+        await run_unit(session)
+
+    async def _replay(self, session: Session, talk: Conversation) -> None:
+        server = talk.server
         try:
             await apply(talk, session.parameters)
+            if not server.reusable:
+                raise ServerFault(
+                    "server closed the connection unexpectedly", sqlstate="08006", severity="FATAL"
+                )  # its last words came behind its answer
         except Fault as fault:
             talk.end()
             session.server = None
@@ -50,8 +69,12 @@ class Slow:
             if server.pool is not None:
                 server.pool.release(server)
             if session.state != CLOSED:
-                session.requests.next()
-                session.fail(fault)
+                # of a server that is gone the client has heard nothing, nor it of the client: another one will do
+                if fault.severity == "FATAL" and session.sent_again < SENT_AGAIN_MAX:
+                    session.sent_again += 1
+                else:
+                    session.requests.next()
+                    session.fail(fault)
             back(session)
             return
         except BaseException:
@@ -66,12 +89,8 @@ class Slow:
             session.send_begin(server)
         back(session)
 
-    async def ask(self, session: Session) -> None:
-        """After a SET: what are the session's settings now? Then the server goes back to its pool."""
-        server = session.server
-        assert server is not None
-        server.owner = None
-        talk = Conversation(server)
+    async def _ask(self, session: Session, talk: Conversation) -> None:
+        server = talk.server
         session.must_ask = False
         try:
             await learn(talk, session)
@@ -93,10 +112,12 @@ class Slow:
         session.leave()
         back(session)
 
-    async def unit(self, session: Session) -> None:
-        from node.client.scatter import run_unit
 
-        await run_unit(session)
+def _borrow(session: Session) -> Conversation:
+    server = session.server
+    assert server is not None
+    server.owner = None
+    return Conversation(server)
 
 
 async def apply(talk: Conversation, wanted: parameters.Parameters) -> None:

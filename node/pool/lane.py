@@ -289,7 +289,7 @@ class Lane(Owner):
             self.front_bytes += len(data)
             if front is not None and data:
                 if not self.heard:
-                    self.heard = not _only_notices(data)
+                    self.heard = not only_notices(data)
                     if self.heard and self.depth == len(self.outbox):
                         self.heard = False
                         pipeline.broken = data[0]  # the question was not sent yet
@@ -341,7 +341,7 @@ class Lane(Owner):
         if pipeline.broken:
             self.open = False
             return True
-        if _is_last_word(last):
+        if is_last_word(last):
             # It belongs to him who is being answered. Whatever the server says after it answers nobody.
             self.open = False
             if self.heard:
@@ -377,7 +377,7 @@ class Lane(Owner):
         # the front comes first, even when the end of its reply was what did not fit
         front, self.front = self.front, None
         others = [passenger for passenger in self.pipeline.all_owners() if passenger is not front]
-        blamed = bool(self.pipeline.broken) or not _is_by_operator(self.pipeline.last_error)
+        blamed = bool(self.pipeline.broken) or not is_by_operator(self.pipeline.last_error)
         self.depth = 0
         self.open = False
         self.outbox = []
@@ -430,13 +430,13 @@ def riders_of(passenger: Passenger) -> list[Rider]:
     return list(passenger) if isinstance(passenger, list) else [passenger]
 
 
-def _is_last_word(error: bytes) -> bool:
+def is_last_word(error: bytes) -> bool:
     """Does the server end after this ErrorResponse? Its field of the severity says so; any other may be anybody's
     text."""
     return _severity_and_code(error)[0] in ("FATAL", "PANIC")
 
 
-def _is_by_operator(error: bytes) -> bool:
+def is_by_operator(error: bytes) -> bool:
     """Class 57, operator intervention, the crash of another backend included: not the statement's fault."""
     severity, code = _severity_and_code(error)
     return severity == "FATAL" and code.startswith("57")
@@ -450,7 +450,7 @@ def _severity_and_code(error: bytes) -> tuple[str, str]:
     return fields.get("V", fields.get("S", "")), fields.get("C", "")
 
 
-def _only_notices(data: bytes) -> bool:
+def only_notices(data: bytes) -> bool:
     """Nothing but NoticeResponse and ParameterStatus: said by a server at any time, no part of a reply."""
     at = 0
     while at + 5 <= len(data):

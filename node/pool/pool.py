@@ -73,6 +73,12 @@ class PoolClosed(ServerFault):
     """A configuration without this pool came into force; the one that waits may ask the new configuration's."""
 
 
+class PoolDown(ServerFault):
+    """Its target cannot be reached. `is_banned`: reads go to others from now on."""
+
+    is_banned = False
+
+
 class Opener(Protocol):
     """How a pool opens a connection (server/connect.py in a node; a fake in tests)."""
 
@@ -163,7 +169,7 @@ class Pool(Lending):
             borrower.refused(self._gone())
             return None
         now = self.around.clock()
-        if self._fault is not None and now < self._retry_at and self.core.total == 0:
+        if self._fault is not None and now < self._retry_at and self.core.total == 0 and not self._is_patient(now):
             borrower.refused(self.down(self._fault))
             return None
         waiter = self.core.wait(borrower, now)
@@ -310,21 +316,26 @@ class Pool(Lending):
         self._fault = fault
         if self._down_since is None:
             self._down_since = now
-        hopeless = fault.sqlstate.startswith(_HOPELESS)
-        self._retry_at = now + (RETRY_LOGIN_S if hopeless else RETRY_S)
-        # A server that is restarting is worth waiting for, as long as a client would wait for a connection anyway;
-        # a replica's clients have somewhere else to go.
-        patient = now - self._down_since < self.settings.checkout_timeout_s and self.role != "replica"
-        if (hopeless or not patient) and self.core.total == 0:
+        self._retry_at = now + (RETRY_LOGIN_S if _is_hopeless(fault) else RETRY_S)
+        if self.core.total == 0 and not self._is_patient(now):
             self.refuse_waiters(self.down(fault))
 
-    def down(self, fault: ServerFault) -> ServerFault:
-        return ServerFault(
+    def _is_patient(self, now: float) -> bool:
+        """A server that is restarting is worth waiting for, as long as a client would wait for a connection anyway; a
+        replica's clients have somewhere else to go."""
+        if self._fault is None or self._down_since is None or _is_hopeless(self._fault) or self.role == "replica":
+            return False
+        return now - self._down_since < self.settings.checkout_timeout_s
+
+    def down(self, fault: ServerFault) -> PoolDown:
+        down = PoolDown(
             f'connection pool for user "{self.user}" and database "{self.database}" is down',
             sqlstate="58000",
             detail=f"{self.target.address}: {fault}",
             hint="check the server and the credentials in [[databases]] and users.toml; SHOW POOLS tells the state",
         )
+        down.is_banned = self.role == "replica" and self.health.banned(self.around.clock())
+        return down
 
     def refuse_waiters(self, fault: Exception) -> None:
         waiters = self.core.waiters
@@ -508,3 +519,7 @@ class Pool(Lending):
     @staticmethod
     def _gone() -> PoolClosed:
         return PoolClosed("connection pool was closed", sqlstate="57P01", hint="the configuration changed; try again")
+
+
+def _is_hopeless(fault: ServerFault) -> bool:
+    return fault.sqlstate.startswith(_HOPELESS)

@@ -86,7 +86,7 @@ LANE_STATS: tuple[Stat, ...] = tuple(
         ("lane_full", "reads that found no lane with room"),
         ("lane_slow", "lanes cleared behind a slow front"),
         ("lane_resent_slow", "reads sent again: the one before them was slow, unread or cancelled"),
-        ("lane_resent_lost", "reads sent again: their server was lost"),
+        ("lane_resent_lost", "reads sent again, on lanes or alone: their server was lost"),
         ("lane_cancelled", "reads on a lane that were cancelled"),
         ("lane_left", "answers dropped: their client had gone"),
         ("lane_unread", "lanes held up by a client that did not read"),

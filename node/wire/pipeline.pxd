@@ -42,7 +42,7 @@ cdef class Pipeline:
     cdef public long long errors, units, tag, rows_inserted, rows_updated, rows_deleted
     cdef public bytes skip_error, last_error
     cdef public list statuses
-    cdef public Py_ssize_t stopped_at
+    cdef public Py_ssize_t stopped_at, whole
     cdef public bytes held
     cdef public Py_ssize_t rest
     cdef public bint rest_skipped

@@ -282,7 +282,13 @@ class Requests:
 
     def give_back(self, unit: bytes) -> None:
         """Puts a unit that was handed out in front of what has come since: it is going to be looked at again."""
-        self.buffer = unit + self.buffer[self.at :]
+        if self.need:
+            assert self.torn is not None
+            self.buffer = unit + b"".join(self.torn)
+            self.torn = None
+            self.need = self.torn_bytes = 0
+        else:
+            self.buffer = unit + self.buffer[self.at :]
         self.at = 0
 
 
@@ -306,6 +312,7 @@ class Pipeline:
         self.skip_error = b""  # the ErrorResponse that answered a SKIP_QUERY
         self.last_error = b""  # body of the last ErrorResponse held whole
         self.statuses: list[bytes] = []  # bodies of ParameterStatus messages not yet looked at
+        self.whole = 0  # of what `replies` returned last: the bytes up to and with the last ReadyForQuery
         self.stopped_at = 0  # where the walk stopped because what follows belongs to another owner; 0: at the end
         self.held = b""
         self.rest = 0
@@ -438,6 +445,7 @@ class Pipeline:
         and goes on from there. Sets `broken` when a reply does not fit the queue: the connection must then be closed.
         """
         self.stopped_at = 0
+        self.whole = 0
         kept = len(self.held)
         if kept:
             data = self.held + data
@@ -573,6 +581,8 @@ class Pipeline:
                     out.append(data[run:pos])
                 run = end
             pos = end
+            if letter == 90:
+                self.whole = end - run if out is None else end - run + sum(map(len, out))
             # messages the client expects now, and the server will not send
             while self.head != self.tail:
                 slot = self.head & _MASK

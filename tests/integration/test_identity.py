@@ -31,6 +31,7 @@ def test_no_client_receives_a_byte_that_is_not_its_own(tmp_path: Path) -> None:
     happened = {"cancel", "disconnect", "huge", "slow reader", "terminate", "restart", "reconnect", "pause"}
     assert happened <= set(said["faults"])
     assert said["explained errors"]["57014"] > 0
+    assert not [code for code in said["explained errors"] if " then " in code], "one dead server, one error"
 
 
 @pytest.mark.timeout(120)
@@ -44,3 +45,10 @@ def test_without_faults_there_are_no_errors(tmp_path: Path) -> None:
 def test_across_shards_too(tmp_path: Path) -> None:
     said = load(tmp_path, "--replies=5000", "--clients=100", "--faults=cancel,disconnect,terminate", "--sharded")
     assert {"cancel", "terminate"} <= set(said["faults"])
+
+
+@pytest.mark.timeout(120)
+def test_no_read_notices_that_its_server_died(tmp_path: Path) -> None:
+    said = load(tmp_path, "--replies=60000", "--clients=64", "--faults=terminate,restart", "--strict-reads")
+    assert said["faults"]["terminate"] > 0
+    assert said["node"]["POOLS"]["lane_resent_lost"] > 0  # type: ignore[index]

@@ -344,7 +344,8 @@ class Author:
         self.made += 1
         shown = b"%dms" % self._setting if self.is_settler else b"0"
         sent = wire.query(b"SELECT current_setting('lock_timeout') AS t")
-        return Unit("setting", "simple", sent, _text + data_row(shown) + _tail, plain_read=not self.is_settler)
+        # what a setting is depends on the connection: such a read never travels with others
+        return Unit("setting", "simple", sent, _text + data_row(shown) + _tail, plain_read=False)
 
     @property
     def _setting(self) -> int:

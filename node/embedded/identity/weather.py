@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from node.embedded.identity.targets import telling
+
 if TYPE_CHECKING:
     from node.embedded.identity.run import Run
+    from node.embedded.nodes import NodeProcess
 
 FAULTS = (
     *("cancel", "disconnect", "terminate", "restart", "slow_reader", "huge", "slow", "reconnect", "pause", "lock"),
@@ -26,6 +29,8 @@ GRACE_S = 3.0
 WINDOWS_LIMIT = 10_000
 WARM_REPLIES = 10_000
 """Before the first storm: a proxy has to learn which reads are fast."""
+KNOWN_PATIENCE_S = 15.0
+"""A node that has not read its catalogue knows no read to be one, so that it may send none again."""
 WARM_SHARE = 0.1
 """Of all replies, in a shorter run."""
 
@@ -114,12 +119,22 @@ SHORT = 0.2
 """The first time it strikes after this part of its pause, so that short runs meet it too."""
 
 
+async def _until_reads_are_known(run: Run, node: NodeProcess) -> None:
+    until = run.now() + KNOWN_PATIENCE_S
+    while run.now() < until and not run.enough:
+        if (await asyncio.to_thread(telling, node, "POOLS")).get("lane_units"):
+            return
+        await asyncio.sleep(0.1)
+
+
 async def blow(run: Run, storm: Storm) -> None:
     """Strikes again and again until the run is over."""
     dice = random.Random(f"{run.world.seed}-{storm.name}")
     part = SHORT
     while run.replies < min(WARM_REPLIES, WARM_SHARE * run.wanted) and not run.enough:
         await asyncio.sleep(0.05)
+    if run.strict_reads and run.node is not None:
+        await _until_reads_are_known(run, run.node)
     while not run.enough:
         low, high = storm.pause_s
         await asyncio.sleep(part * (low + dice.random() * (high - low)))

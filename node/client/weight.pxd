@@ -1,6 +1,6 @@
 cimport cython
 
-cdef double _LIGHT_S, _LIGHT_BYTES, _SHARE_OF_LAST, _FORGOTTEN, _TICK_S, _STALLED_S, _DECAY
+cdef double _LIGHT_S, _LIGHT_BYTES, _RISE, _FALL, _FORGOTTEN, _TICK_S, _DECAY
 
 cdef class Weight:
     cdef public object alone

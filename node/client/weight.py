@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 # What may be shared is at most this slow and this wide. The clock of the event loop counts in milliseconds.
 LIGHT_S = 0.005
 LIGHT_BYTES = 32 << 10
-# Slow means slow on average, over about eight runs: on a busy machine any statement waits for a core now and then. Wide
-# means the widest answer lately.
-SHARE_OF_LAST = 0.125
+# Slow means that one run in nine or more takes longer: on a busy machine any statement waits for a core, or behind a
+# lock, now and then, and an average would be of nothing but those. A run that took longer than the estimate raises it
+# by the first factor, any other lowers it by the second: it stays where ln FALL / ln(FALL / RISE) of the runs are above.
+# Wide means the widest answer lately.
+RISE = 1.5
+FALL = 0.95
 # Alone, on a connection of its own, a statement is as slow as the many backends make it that run at the same time; on a
 # lane it would not be. So of those runs the fastest lately counts: it is forgotten at this rate, run by run, from at
 # least a tick of the clock on. What has become ten times slower is heavy some 25 runs later.
 FORGOTTEN = 1.1
 TICK_S = 0.0005
-# A run that took this long counts in full: behind it others would have waited for nothing.
-STALLED_S = 0.1
 DECAY = 0.9
 # Shapes of one catalogue; beyond that all of them learn anew.
 WEIGHTS_MAX = 5000
 
 # The compiled weight reads C numbers of these names (weight.pxd); Python keeps the public ones.
-_LIGHT_S, _LIGHT_BYTES, _TICK_S, _STALLED_S = LIGHT_S, LIGHT_BYTES, TICK_S, STALLED_S
-_SHARE_OF_LAST, _FORGOTTEN, _DECAY = SHARE_OF_LAST, FORGOTTEN, DECAY
+_LIGHT_S, _LIGHT_BYTES, _TICK_S = LIGHT_S, LIGHT_BYTES, TICK_S
+_RISE, _FALL, _FORGOTTEN, _DECAY = RISE, FALL, FORGOTTEN, DECAY
 
 
 class Weight:
@@ -49,6 +50,8 @@ class Weight:
 
     def ran_alone(self, took_s: float, size: int) -> None:
         """A run on a whole connection."""
+        if took_s < 0:  # of a time of which the lag of the event loop was taken off
+            took_s = 0.0
         fastest = self.fastest_s * _FORGOTTEN if self.fastest_s > _TICK_S else _TICK_S * _FORGOTTEN
         self.fastest_s = took_s if took_s < fastest else fastest
         self.learn(self.fastest_s, size)
@@ -56,10 +59,18 @@ class Weight:
     def learn(self, took_s: float, size: int) -> None:
         """One more run: from the moment the server had it to the end of its answer, and the answer's bytes."""
         self.runs += 1
-        if self.runs == 1 or took_s >= _STALLED_S:
+        if took_s < _TICK_S:
+            took_s = _TICK_S
+        if self.runs == 1:
             self.took_s = took_s
+        elif took_s > self.took_s:
+            self.took_s *= _RISE
+            if self.took_s > took_s:
+                self.took_s = took_s
         else:
-            self.took_s += (took_s - self.took_s) * _SHARE_OF_LAST
+            self.took_s *= _FALL
+            if self.took_s < took_s:
+                self.took_s = took_s
         wide = self.size * _DECAY
         self.size = size if size > wide else wide
 

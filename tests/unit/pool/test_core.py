@@ -296,7 +296,7 @@ def test_who_is_refused_may_wait_again_and_give_up_for_others() -> None:
     house = House(size=1)
     pool = house.pool
     pool.tick(0.0)
-    assert pool.acquire() is not None
+    assert pool.acquire(pool.clock()) is not None
     again, other = Client(), Client()
 
     class Stubborn(Client):

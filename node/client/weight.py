@@ -18,7 +18,7 @@ LIGHT_S = 0.005
 LIGHT_BYTES = 32 << 10
 # Slow means that one run in nine or more takes longer: on a busy machine any statement waits for a core, or behind a
 # lock, now and then, and an average would be of nothing but those. A run that took longer than the estimate raises it
-# by the first factor, any other lowers it by the second: it stays where ln FALL / ln(FALL / RISE) of the runs are above.
+# by the first factor, any other lowers it by the second: above it stay ln FALL / ln(FALL / RISE) of the runs.
 # Wide means the widest answer lately.
 RISE = 1.5
 FALL = 0.95

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 # Units under way on one lane, those that nobody waits for any more included. More would make a client wait longer
 # for those before it than a lane more costs, and a lane's death would send more of them again.
 DEPTH_LIMIT = 128
+# Riders of one crowd. All of them are answered in one turn of the event loop, and each that leaves is looked for.
+CROWD_MAX = 64
 # A front that takes this long is not what its shape has learned (client/weight.py): those behind it go elsewhere.
 SLOW_S = 0.025
 # How often slow fronts are looked for while somebody stands behind one.
@@ -144,7 +146,7 @@ class Lane(Owner):
         turn = self.turn
         if turn:
             before = turn.get(data)
-            if before is not None:
+            if before is not None and not (isinstance(before, list) and len(before) >= CROWD_MAX):
                 self.join(before, rider, data)
                 return
         ahead = b"" if prepared is None else self.ahead(rider, prepared)

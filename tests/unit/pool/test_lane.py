@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from node.client.parameters import NONE, parameters
 from node.client.prepared import PreparedStatements
-from node.pool.lane import ABANDONED_S, LOOK_EVERY_S, SLOW_S, Lane
+from node.pool.lane import ABANDONED_S, CROWD_MAX, LOOK_EVERY_S, SLOW_S, Lane, riders_of
 from node.server.connection import Lost, ServerConnection
 from node.wire import messages as m
 
@@ -333,6 +333,16 @@ class Scene:
         """Until a front counts as slow and was seen."""
         for _ in range(int(SLOW_S / LOOK_EVERY_S) + 2):
             self.stage.pass_time(LOOK_EVERY_S)
+
+
+def test_a_crowd_has_a_limit_and_who_comes_then_is_another_unit() -> None:
+    scene = Scene()
+    clients = scene.riders(*["same"] * (1 + CROWD_MAX + 2))  # nobody waits for the turn's end before the first
+    lane = scene.lane(clients[0])
+    assert [len(riders_of(each)) for each in lane.pipeline.all_owners()] == [1, CROWD_MAX, 2]
+    assert scene.stage.pool.counters.lane_coalesced == CROWD_MAX
+    scene.finish()
+    assert all(client.lane is None for client in clients)
 
 
 def test_what_a_crowd_has_left_altogether_is_abandoned_as_any_other() -> None:

@@ -10,17 +10,23 @@ import sys
 import time
 import timeit
 from collections.abc import Callable
-from typing import Any
+from random import Random
+from typing import Any, cast
 
+from node.auth.verifier import Account, AuthType
 from node.client import routed
 from node.client.prepared import PreparedStatements
+from node.client.services import Limits, Services
+from node.client.session import Session
 from node.client.shape import Shapes
+from node.database import Database, Layout
+from node.gate import Gate
+from node.pool.balancer import Balancer
 from node.routing import hashing, lexer
 from node.routing.cache import StatementCache
 from node.routing.catalog import Catalog
 from node.routing.hints import NONE
 from node.routing.lexer import lex
-from node.routing.outcome import Role
 from node.routing.plan import Values, plan
 from node.routing.topology import ShardedTable, Topology
 from node.wire import messages
@@ -43,56 +49,33 @@ def measure(name: str, call: Callable[[], object], number: int) -> float:
     return best
 
 
-class Layout:
-    __slots__ = ("catalog", "loaded")
-
-    def __init__(self) -> None:
-        self.catalog, self.loaded = Catalog.EMPTY, True
-
-
-class Database:
-    __slots__ = ("balancers", "layout", "topology")
-
-    def __init__(self) -> None:
-        self.balancers, self.layout, self.topology = (1, 2, 3, 4), Layout(), FOUR
-
-
-class Services:
-    __slots__ = ("prepared", "shapes")
-
-    def __init__(self) -> None:
-        self.prepared, self.shapes = PreparedStatements(100), Shapes(100)
-
-
-class Requests:
-    __slots__ = ("buffer",)
-
-    def __init__(self) -> None:
-        self.buffer = b""
-
-
-class Client:
-    """As much of a session as `where` asks for."""
-
-    __slots__ = (
-        "begin_message", "database", "hints", "id", "portals", "prepared", "requests", "server", "services", "shard",
-        "tx_failed", "unit_role", "unnamed_parse", "wrote",
+def client() -> Session:
+    """On a database with four shards; nothing is ever sent."""
+    shapes, prepared = Shapes(100), PreparedStatements(100)
+    balancers = tuple(
+        Balancer(None, [], strategy="random", split="include_primary", random=Random(0)) for _ in range(4)
+    )
+    database = Database(
+        name="pgbench", user="me", epoch=0, mode="transaction", balancers=(shard,) * 4, topology=FOUR,
+        layout=Layout(Catalog.EMPTY, loaded=True), gate=Gate("pgbench"), prepared_limit=100,
     )  # fmt: skip
+    services = Services(
+        clock=lambda: 0.0, spawn=_never, shapes=shapes, prepared=prepared, database=_never, slow=cast(Any, None),
+        limits=Limits(), node="here",
+    )  # fmt: skip
+    session = Session(
+        1, services, Account("me", AuthType.TRUST, ()), database, write=_never, shell=cast(Any, None), now=0.0
+    )
+    session.prepared = {b"s1": prepared.use(PARAMETER, b"\0\0", ""), b"s2": prepared.use(OTHER, b"\0\0", "")}
+    return session
 
-    def __init__(self) -> None:
-        self.database, self.services, self.requests = Database(), Services(), Requests()
-        self.hints, self.id, self.server, self.shard = NONE, 1, None, -1
-        self.begin_message = self.unnamed_parse = b""
-        self.portals: dict[bytes, object] = {}
-        self.wrote: set[int] = set()
-        self.unit_role = Role.PRIMARY
-        self.tx_failed = False
-        used = self.services.prepared.use
-        self.prepared = {b"s1": used(PARAMETER, b"\0\0", ""), b"s2": used(OTHER, b"\0\0", "")}
+
+def _never(*of: object) -> Any:
+    raise AssertionError("where() only looks")
 
 
 def units(number: int) -> None:
-    client: Any = Client()
+    session = client()
     lexing = {sql: measure(f"lex {len(sql)} bytes", lambda sql=sql: lex(sql), number) for sql in (SELECT, PARAMETER)}  # type: ignore[misc]
     end = messages.describe_statement(b"")[:5] + b"P\0" + messages.execute() + messages.SYNC
 
@@ -113,8 +96,8 @@ def units(number: int) -> None:
 
         def two(turn: tuple[bytes, bytes] = turn) -> None:
             for buffer in turn:
-                client.requests.buffer = buffer
-                routed.where(client, 0, len(buffer))
+                session.requests.buffer = buffer
+                routed.where(session, 0, len(buffer))
 
         best = min(timeit.repeat(two, number=number // ROUNDS, repeat=ROUNDS, timer=time.process_time))
         best = best / (number // ROUNDS) / 2 * 1e9

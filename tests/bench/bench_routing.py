@@ -52,9 +52,7 @@ def measure(name: str, call: Callable[[], object], number: int) -> float:
 def client() -> Session:
     """On a database with four shards; nothing is ever sent."""
     shapes, prepared = Shapes(100), PreparedStatements(100)
-    balancers = tuple(
-        Balancer(None, [], strategy="random", split="include_primary", random=Random(0)) for _ in range(4)
-    )
+    shard = Balancer(None, [], strategy="random", split="include_primary", random=Random(0))
     database = Database(
         name="pgbench", user="me", epoch=0, mode="transaction", balancers=(shard,) * 4, topology=FOUR,
         layout=Layout(Catalog.EMPTY, loaded=True), gate=Gate("pgbench"), prepared_limit=100,

@@ -326,7 +326,9 @@ class Client(asyncio.Protocol):
     def explains(self, unit: Unit | None, sqlstate: str, fatal: bool) -> bool:
         if sqlstate == "57014" and not fatal:
             return self.run.now() < self._cancelled_until
-        return self.run.explains(unit, sqlstate, self.asked_at)
+        # a read that its client was about to cancel is not sent again when its server dies: it was not wanted
+        wanted = self.run.now() >= self._cancelled_until
+        return self.run.explains(unit, sqlstate, self.asked_at, wanted=wanted)
 
     # -- faults of our own -----------------------------------------------------------------------------------------
 

@@ -207,8 +207,8 @@ class Run:
         self._is_huge = False
         self._huge_at = self.now() + HUGE_PAUSE_S
 
-    def explains(self, unit: Unit | None, code: str, asked_at: float) -> bool:
-        if self.strict_reads and unit is not None and unit.plain_read:
+    def explains(self, unit: Unit | None, code: str, asked_at: float, *, wanted: bool = True) -> bool:
+        if self.strict_reads and wanted and unit is not None and unit.plain_read:
             return False
         return self.weather.explains(code, asked_at, self.now())
 

@@ -1,7 +1,7 @@
 cimport cython
 
 from node cimport database as c_database
-from node.client cimport session as c_session, shape as c_shape
+from node.client cimport prepared as c_prepared, session as c_session, shape as c_shape
 from node.pool cimport lending as c_lending
 from node.routing cimport lexer as c_lexer, point as c_point
 from node.server cimport connection as c_connection
@@ -23,6 +23,9 @@ cpdef bint begin(c_session.Session session) except -1
     oid="unsigned int", types=tuple, sql=bytes, known=bytes,
 )
 cpdef int where(c_session.Session session, Py_ssize_t at, Py_ssize_t end) except -9
+
+@cython.locals(prepared=c_prepared.Prepared)
+cpdef tuple statement_text(c_session.Session session, bytes name, dict parsed)
 
 @cython.locals(point=c_point.Point)
 cdef c_point.Point _point_of(c_session.Session session, c_shape.Shape shape, c_lexer.Lexed lexed)

@@ -88,7 +88,7 @@ def _hash(raw: bytes | bytearray, n: int) -> int:
     a = ((a ^ c) - (((c << 4) | (c >> 28)) & m)) & m
     b = ((b ^ a) - (((a << 14) | (a >> 18)) & m)) & m
     c = ((c ^ b) - (((b << 24) | (b >> 8)) & m)) & m
-    return (((b << 32) | c) + plus) & (m * 0x100000001)
+    return (((b << 32) | c) + plus) & ((m << 32) | m)
 
 
 def uuid(raw16: bytes) -> int:

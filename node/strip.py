@@ -20,6 +20,7 @@ STRIP = (
     "node.client.services",
     "node.client.prepared",
     "node.client.statements",
+    "node.client.riding",
     "node.client.session",
     "node.client.protocol",
     "node.server.protocol",

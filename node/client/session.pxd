@@ -1,13 +1,9 @@
 cimport cython
 
-from node.client.prepared cimport Prepared
-from node.client.services cimport Services
-from node.client.shape cimport Shape, Shapes
-from node.client.statements cimport Statements
-from node.client.weight cimport Weight, Weights
-from node.database cimport Database, Layout
+from node.client.riding cimport Riding
+from node.client.shape cimport Shape
+from node.database cimport Database
 from node.gate cimport Gate
-from node.pool.lane cimport Lane, Lanes
 from node.pool.lending cimport Lending
 from node.server.connection cimport ServerConnection
 from node.stats.pool_counters cimport PoolCounters
@@ -19,30 +15,19 @@ cdef int _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING
 cdef Py_ssize_t _SMALL_BYTES, _KEPT_BYTES
 
 cdef bint _begins(int letter) noexcept
-cdef bytes _text(const unsigned char *p, Py_ssize_t start, Py_ssize_t end)
-cdef unsigned int _number(const unsigned char *p, Py_ssize_t at) noexcept
 
-cdef class Session(Statements):
+cdef class Session(Riding):
     cdef public object id, account, shell
     cdef public Gate gate
-    cdef public Requests requests
-    cdef public int state
     cdef public ServerConnection server
-    cdef public Lending pool
     cdef public object waiter
-    cdef public bint entered, discarding, reading_paused
+    cdef public bint entered, discarding
     cdef public object startup, application_name, tracked, reset_settings
     cdef public bint must_ask, redefined, torn_copy, asking
     cdef public long long errors_before
-    cdef public bytes begin_message
-    cdef public bint tx_failed, changed_schema
+    cdef public bint changed_schema
     cdef public object shard, links, rides, wrote, story, cursors, portals, catalog, hints, unit_role
-    cdef public Lane lane
-    cdef public bytes unit
-    cdef public Weight weight
-    cdef public int sent_again
-    cdef public object offer
-    cdef public bint blamed, fresh, begun
+    cdef public bint fresh, begun
     cdef public bytes kept, withheld
     cdef public Py_ssize_t kept_at, kept_end
     cdef public long long kept_units
@@ -50,9 +35,8 @@ cdef class Session(Statements):
     cdef public Py_ssize_t stop_at
     cdef public object pid
     cdef public bytes secret
-    cdef public double connected_at, active_since, transaction_since, last_request, linked_at
-    cdef public double wait_time_s, query_time_s, transaction_time_s
-    cdef public long long queries, transactions, transactions_2pc, errors, bytes_received, bytes_sent, bytes_before
+    cdef public double connected_at, linked_at, wait_time_s
+    cdef public long long transactions_2pc, bytes_received, bytes_before
     cdef public object on_closed, on_resumed
 
     cpdef from_client(self, bytes data)
@@ -60,15 +44,6 @@ cdef class Session(Statements):
     @cython.locals(requests=Requests, letter=int, database=Database, pool=Lending)
     cpdef bint begin(self)
     cpdef bint enter(self)
-    @cython.locals(requests=Requests, buffer=bytes, letter=int, shape=Shape, weight=Weight, weights=Weights,
-                   lanes=Lanes, lane=Lane, since=double, at=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t,
-                   prepared=Prepared, known=Shape, layout=Layout, raw="const unsigned char *",
-                   data=bytes, length=Py_ssize_t, name=bytes)
-    cpdef bint share(self, Lending pool, Py_ssize_t start, Py_ssize_t end)
-    @cython.locals(weight=Weight, took=double, pool=Lending, counters=PoolCounters)
-    cpdef lane_reply(self, bytes data, double now, double took_s, Py_ssize_t size)
-    cpdef off_the_lane(self)
-    cpdef go_on(self)
     @cython.locals(server=ServerConnection)
     cpdef begin_routed(self)
     cpdef bint unlinked(self, int letter) except -1
@@ -76,7 +51,7 @@ cdef class Session(Statements):
     cpdef bint link(self, ServerConnection server)
     @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int,
                    first=Py_ssize_t, run=Py_ssize_t, upto=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t,
-                   stop_at=Py_ssize_t, again=bint, large=bint, shape=Shape, raw="const unsigned char *",
+                   stop_at=Py_ssize_t, again=bint, large=bint, shape=Shape,
                    replacement=bytes, pieces=list)
     cpdef bint pump(self)
     @cython.locals(server=ServerConnection, data=bytes)

@@ -22,13 +22,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from node.client.again import KEPT_BYTES, PIPELINED_BYTES, SENT_AGAIN_MAX, is_blamed, units_left, weights_of
+from node.client.again import KEPT_BYTES, PIPELINED_BYTES, is_blamed, units_left
+from node.client.riding import LAGS, Riding
 from node.client.shape import Shape
-from node.client.statements import Statements
-from node.client.weight import Weight
+from node.client.states import CLOSED as CLOSED
+from node.client.states import EMPTY as EMPTY
+from node.client.states import READY as READY
+from node.client.states import RIDING as RIDING
+from node.client.states import SLOW as SLOW
+from node.client.states import WAITING as WAITING
 from node.errors import ClientFault, Fault, ServerFault
 from node.pool.lane import is_last_word, only_notices
 from node.pool.pool import PoolClosed, PoolDown
@@ -43,34 +47,26 @@ from node.wire.pipeline import (
     NOTHING,
     RING_ENTRIES,
     TOO_LONG,
-    Requests,
 )
 
 if TYPE_CHECKING:
     from node.auth.verifier import Account
     from node.client.enlist import Told
     from node.client.execute import Portal
-    from node.client.prepared import Prepared
     from node.client.ride import Rides
     from node.client.services import Services
     from node.database import Database
     from node.pool.balancer import Balancer
     from node.pool.core import Waiter
-    from node.pool.lane import Lane, Lanes
     from node.pool.pool import Pool
     from node.routing.catalog import Catalog
 
 log = logging.getLogger("pgmurmur.client")
 
-READY, WAITING, SLOW, CLOSED, RIDING = range(5)
-
 # A client that sends while it cannot be served is read up to here and then no further.
 UNREAD_BYTES = 256 << 10
 # A read that found so many targets down is told of the last one.
 MOVED_MAX = 20
-# What a statement takes is seen by an event loop that is late itself: by so many of its lags the time may be too long,
-# one until the question is sent, one until the answer is read.
-LAGS = 2
 # Entries of the server's reply queue that one message may need (Close and Parse ahead of a Bind).
 _ROOM = 8
 _FULL = RING_ENTRIES - _ROOM
@@ -98,9 +94,6 @@ _SMALL = frozenset((_CLOSE, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH,
 
 # NoticeResponse and ParameterStatus: no part of a reply.
 _ASIDE = frozenset((78, 83))
-
-# Shared by all sessions that have none of their own; never written to.
-EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 # The compiled session reads C integers of these names (session.pxd); Python keeps the public ones.
 _READY, _WAITING, _SLOW, _CLOSED, _RIDING = READY, WAITING, SLOW, CLOSED, RIDING
@@ -134,17 +127,7 @@ def _begins(letter: int) -> bool:
     return letter in (_QUERY, _BIND, _PARSE, _EXECUTE, _DESCRIBE, _CLOSE, _FUNCTION_CALL)
 
 
-def _text(p: bytes, start: int, end: int) -> bytes:
-    """Of the Query p[start:end], which may lack even the zero at its end."""
-    return p[start + 5 : end - 1] if end - start > 5 else b""
-
-
-def _number(p: bytes, at: int) -> int:
-    """Four bytes, big-endian."""
-    return p[at] << 24 | p[at + 1] << 16 | p[at + 2] << 8 | p[at + 3]
-
-
-class Session(Statements):
+class Session(Riding):
     """Sans-IO: the shell (client/protocol.py) passes bytes in."""
 
     def __init__(
@@ -158,20 +141,15 @@ class Session(Statements):
         shell: Shell,
         now: float,
     ) -> None:
-        super().__init__(services, database, write)
+        super().__init__(services, database, write, now)
         self.id = number
         self.account = account
         self.gate = database.gate
         self.shell = shell
-        self.requests = Requests(services.limits.message_bytes)
-        self.state = _READY
         self.server: ServerConnection | None = None
-        self.pool: Pool | None = None
         self.waiter: Waiter | None = None
         self.entered = False  # counted in by the gate
         self.discarding = False  # an error was answered; everything up to the next Sync is skipped
-        self.reading_paused = False
-        self.writing_paused = False
         # what the client has made of its session
         self.startup: dict[str, str] = {}
         self.application_name = ""
@@ -182,9 +160,7 @@ class Session(Statements):
         self.asking = False  # inside `acquire`
         self.reset_settings: tuple[str, ...] = ()
         self.errors_before = 0
-        # a transaction of a sharded database that no server has heard of yet
-        self.begin_message = b""
-        self.tx_failed = False
+        # a transaction of a sharded database
         self.shard = -1
         self.links: Mapping[int, ServerConnection] = EMPTY  # the slow gear's servers in a transaction over shards
         self.wrote: frozenset[int] = frozenset()  # shards of that transaction that may have changed
@@ -196,14 +172,7 @@ class Session(Statements):
         self.catalog: Catalog | None = None  # what that transaction made of it
         self.hints = NO_HINTS  # SET pgdog.shard and its kin, startup parameters
         self.unit_role = Role.PRIMARY
-        # a read on a lane, in the client's own bytes: given back if it has to be sent again
-        self.lane: Lane | None = None
-        self.unit = b""
-        self.weight: Weight | None = None  # of the unit under way; one that runs alone may learn that it is light
-        self.offer: ServerConnection | Lane | None = None  # what the pool had for a read that waited
-        self.sent_again = 0
-        self.blamed = False  # it stood at the front of a server that died without a word
-        # units on a whole connection, likewise (client/again.py)
+        # units on a whole connection, likewise given back if they have to be sent again (client/again.py)
         self.kept = b""  # they are kept[kept_at:kept_end]; kept_end == 0: nothing is kept
         self.kept_at = self.kept_end = 0
         self.kept_units = 0  # ReadyForQuery messages of that connection before them
@@ -217,13 +186,11 @@ class Session(Statements):
         self.secret = b""
         # for the console
         self.connected_at = now
-        self.active_since = 0.0
-        self.transaction_since = 0.0
-        self.last_request = self.linked_at = now
+        self.linked_at = now
         self.bytes_before = 0
-        self.queries = self.transactions = self.transactions_2pc = self.errors = 0
-        self.wait_time_s = self.query_time_s = self.transaction_time_s = 0.0
-        self.bytes_received = self.bytes_sent = 0
+        self.transactions_2pc = 0
+        self.wait_time_s = 0.0
+        self.bytes_received = 0
         self.on_closed: Callable[[Session], None] | None = None
         self.on_resumed: Callable[[], None] | None = None  # a coroutine waits for the client to read
 
@@ -324,191 +291,6 @@ class Session(Statements):
             if self.database.epoch != self.services.epoch:
                 self.move()
         return True
-
-    def share(self, pool: Pool, start: int, end: int) -> bool:
-        """Sends the unit that begins with the message buffer[start:end] by a lane of `pool`, if it may share and there
-        is one. False: nothing has happened."""
-        self.weight = None  # of an earlier unit that never ran: neither its time nor its place is this one's
-        layout = self.database.layout
-        requests = self.requests
-        buffer = raw = requests.buffer  # `raw`: compiled, a cut of C bytes instead of a slice of an object
-        if not layout.sharing:
-            self.services.want_layout(self.database)
-            return False
-        if self.writing_paused or self.begin_message or self.tx_failed:
-            return False
-        prepared: Prepared | None = None
-        letter = buffer[start]
-        if letter == _QUERY:
-            # what follows, if anything, is pipelined: that goes the way on which nothing waits for an answer
-            if end != len(buffer):
-                return False
-            requests.count = 0
-            shape = self.services.shapes.find(_text(raw, start, end))
-        elif letter in (_BIND, _PARSE) and requests.batch(start):
-            if requests.text_at:
-                shape = self.services.shapes.find(raw[requests.text_at : requests.text_end])
-            else:
-                name = raw[requests.name_at : requests.name_end]
-                prepared = self.prepared.get(name)
-                if prepared is None or name in self.doubtful:
-                    return False
-                known = prepared.shape
-                if known is None:
-                    known = prepared.shape = self.services.shapes.find(prepared.sql)
-                shape = known
-        else:
-            return False
-        weights = layout.weights
-        if weights is None or weights.catalog is not layout.catalog:
-            weights = weights_of(layout)
-        weight = shape.weight if shape.weighed_in is weights else weights.of(shape)
-        assert weight is not None
-        if weight.alone is not None:
-            return False
-        self.weight = weight
-        if not weight.is_light() or self.blamed or self.sent_again >= SENT_AGAIN_MAX:
-            pool.counters.lane_heavy += 1
-            return False
-        lanes = pool.lanes
-        assert lanes is not None
-        lane = self.accept(lanes) if self.offer is not None else lanes.choose(self.parameters, self.transaction_since)
-        if lane is None:
-            pool.counters.lane_full += 1
-            return False
-        data = self.unit = buffer if start == 0 else buffer[start:]
-        if prepared is not None:
-            at, name_at, name_end = requests.bind_at, requests.name_at, requests.name_end
-            length = _number(raw, at + 1) + len(prepared.name) - (name_end - name_at)
-            data = b"".join((
-                b"B", length.to_bytes(4, "big"), raw[at + 5 : name_at], prepared.name, raw[name_end : len(buffer)]
-            ))  # fmt: skip
-        elif requests.count:
-            self.unnamed_parse = raw[start : start + 1 + _number(raw, start + 1)]
-        else:
-            self.unnamed_parse = b""
-        requests.at = len(buffer)
-        self.lane = lane
-        self.pool = pool
-        self.state = _RIDING
-        self.queries += 1
-        # a unit that is sent again began long ago, but not on this lane
-        since = self.services.clock() if self.sent_again else self.transaction_since
-        lane.board(self, data, requests.count, prepared, since)
-        return True
-
-    def would_share(self, parameters: object) -> bool:
-        """Is what waits here a read that may share a connection with these settings?"""
-        weight = self.weight
-        return (
-            weight is not None
-            and weight.is_light()
-            and self.parameters is parameters
-            and not self.blamed
-            and not self.writing_paused
-            and self.sent_again < SENT_AGAIN_MAX
-        )
-
-    def accept(self, lanes: Lanes) -> Lane | None:
-        """The lane we were offered, or a connection that becomes one."""
-        offer = self.offer
-        if isinstance(offer, ServerConnection):
-            if offer.pool is not lanes.pool or offer.parameters is not self.parameters:
-                return None
-            self.offer = None
-            return lanes.adopt(offer)
-        self.offer = None
-        lane = offer
-        return (
-            lane
-            if lane is not None and lane.open and lane.lanes is lanes
-            else lanes.choose(self.parameters, self.transaction_since)
-        )
-
-    def invited(self, lane: Lane) -> None:
-        """The read that waits for a connection may ride."""
-        self.waited()
-        self.offer = lane
-        self.advance()
-        self.offer = None
-
-    def lane_bytes(self, data: bytes) -> None:
-        self.bytes_sent += len(data)
-        self.write(data)
-
-    def lane_reply(self, data: bytes, now: float, took_s: float, size: int) -> None:
-        """Our unit on the lane is answered."""
-        if self.state != _RIDING:
-            return  # closed by what another client's end has caused
-        self.bytes_sent += len(data)
-        self.write(data)
-        weight = self.weight
-        assert weight is not None
-        weight.learn(took_s - LAGS * self.services.lag_s, size)
-        self.off_the_lane()
-        self.last_request = now
-        took = now - self.transaction_since
-        self.active_since = 0.0
-        self.transactions += 1
-        self.query_time_s += took
-        self.transaction_time_s += took
-        pool = self.pool
-        assert pool is not None
-        counters = pool.counters
-        counters.queries += 1
-        counters.transactions += 1
-        counters.query_time_s += took
-        counters.transaction_time_s += took
-        self.leave()
-        self.go_on()
-
-    def off_the_lane(self) -> None:
-        self.state = _READY
-        self.lane = None
-        self.unit = b""
-        self.weight = None
-        self.sent_again = 0
-        self.blamed = False
-
-    def go_on(self) -> None:
-        """The unit is over: what the client has sent since?"""
-        if self.state == _READY:
-            if self.reading_paused:
-                self.resume_client()
-            if self.requests.waiting_bytes():
-                self.advance()
-
-    def lane_error(self) -> None:
-        self.errors += 1
-
-    def put_off(self, blamed: bool) -> None:
-        """Our unit is to be sent again: nothing of its answer has come, and as a read it may run twice."""
-        if self.state != _RIDING:
-            return
-        if blamed and self.blamed:
-            self.lane_lost(
-                ServerFault(
-                    "server closed the connection unexpectedly",
-                    sqlstate="08006",
-                    detail="The statement was running when two servers in turn closed their connection.",
-                    severity="FATAL",
-                ),
-                False,
-            )
-            return
-        again, was_blamed = self.sent_again + 1, self.blamed or blamed
-        self.requests.give_back(self.unit)
-        self.off_the_lane()
-        self.sent_again, self.blamed = again, was_blamed
-        self.advance()
-
-    def lane_lost(self, fault: ServerFault, said: bool) -> None:
-        if self.state != _RIDING:
-            return
-        self.errors += 1
-        if not said and (self.lane is None or not self.lane.pipeline.rest):
-            self.write(messages.error_response(fault))
-        self.close()
 
     def acquire(self, pool: Pool) -> bool:
         """Asks `pool` for a server. True: linked. False: waiting in its queue; the message was given back."""
@@ -734,7 +516,7 @@ class Session(Statements):
             requests.start = requests.at
             if not self.enter():
                 return False
-        buffer = raw = requests.buffer
+        buffer = requests.buffer
         first = run = upto = requests.at  # buffer[run:upto] passes as it is
         pieces: list[bytes] | None = None
         again = False
@@ -763,7 +545,7 @@ class Session(Statements):
                         letter = -1
                 elif letter == _QUERY:
                     # a unit of a sharded database that came this far is known to be plain
-                    shape = None if stop_at else self.services.shapes.find(_text(raw, start, end))
+                    shape = None if stop_at else self.shape_of_query(buffer, start, end)
                     if shape is not None and not shape.plain and not self.special(shape, _QUERY):
                         again = requests.at != start  # answered here: go on; given back: wait until all is settled
                         run = self.flush(buffer, run, upto, end, pieces)
@@ -1253,28 +1035,8 @@ class Session(Statements):
             self.stop_waiting()
             self.refused(ClientFault("canceling statement due to user request", sqlstate="57014"))
             return []
-        lane = self.lane
-        if lane is not None:
-            if lane.is_alone_at_front(self):
-                # those behind go elsewhere first: a cancel request that comes late hits nobody
-                lane.make_way()
-                lane.lanes.counters.lane_cancelled += 1
-                return [lane.server]
-            if not lane.may_leave(self):
-                return []  # part of an answer that others wait for too: its end is on its way
-            lane.leave(self)
-            lane.lanes.counters.lane_cancelled += 1
-            self.off_the_lane()
-            self.active_since = 0.0
-            self.requests.start = self.requests.at
-            self.errors += 1
-            self.write(
-                messages.error_response(ClientFault("canceling statement due to user request", sqlstate="57014"))
-            )
-            self.write(messages.ready_for_query(_TX_IDLE))
-            self.leave()
-            self.go_on()
-            return []
+        if self.lane is not None:
+            return self.cancellable_lane(self.lane)
         servers = [self.server] if self.server is not None else list(self.links.values())
         servers = [server for server in servers if not server.pipeline.idle()]
         return servers if self.rides is None else servers + self.rides.cancel()

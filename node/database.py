@@ -49,6 +49,11 @@ class Layout:
         self.failures = 0  # of background readings, one after the other
         self.waiting_since: float | None = None  # for a connection that is idle
 
+    def learn(self, catalog: Catalog) -> None:
+        """Another catalogue: what was known of statements under the old one counts no more."""
+        self.catalog = catalog
+        self.weights = self.spreads = None
+
     def forget(self) -> None:
         """Read it again before the next statement is planned; until then nothing shares."""
         self.generation += 1

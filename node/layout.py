@@ -65,7 +65,7 @@ async def _load(database: Database, layout: Layout) -> None:
     differing, catalog = await asyncio.to_thread(_compared, read, known[0][2])
     if differing:
         log.warning("schemas_differ database=%s tables=%s", database.name, ",".join(differing[:10]))
-    layout.catalog = catalog
+    layout.learn(catalog)
     if not two_phase and not layout.two_phase_told:
         layout.two_phase_told = True
         log.warning(

@@ -88,10 +88,9 @@ def _may_run_twice(session: Session, unit: bytes) -> bool:
 
 def weights_of(layout: Layout) -> Weights:
     """Those under the catalogue in force."""
-    weights = layout.weights
-    if weights is None or weights.catalog is not layout.catalog:
-        weights = layout.weights = Weights(layout.catalog)
-    return weights
+    if layout.weights is None:
+        layout.weights = Weights(layout.catalog)
+    return layout.weights
 
 
 def _shape_of(session: Session, unit: bytes) -> Shape | None:

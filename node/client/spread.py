@@ -66,6 +66,6 @@ class Spreads:
 
 
 def spread_of(layout: Layout, shape: Shape) -> Spread:
-    if layout.spreads is None or layout.spreads.catalog is not layout.catalog:
+    if layout.spreads is None:
         layout.spreads = Spreads(layout.catalog)
     return layout.spreads.of(shape)

@@ -17,6 +17,8 @@ cdef dict _NOTHING_PARSED
 )
 cpdef bint begin(c_session.Session session) except -1
 
+cdef bint _begins(int letter) noexcept
+
 @cython.locals(
     raw="const unsigned char *", buffer=bytes, shapes=c_shape.Shapes, shape=c_shape.Shape, point=c_point.Point,
     shard=int, number=int,

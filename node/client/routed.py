@@ -62,9 +62,13 @@ _OF_PORTALS = frozenset(map(int, (Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.
 _batch = Batch()  # of the unit at hand: nothing waits between reading it and asking it
 _NOTHING_PARSED: dict[bytes, messages.Parse] = {}
 _DESCRIBE, _EXECUTE, _CLOSE = int(Frontend.DESCRIBE), int(Frontend.EXECUTE), int(Frontend.CLOSE)
-_BEGINS = frozenset((_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE))
 # The compiled file reads C integers of these names (routed.pxd).
 _NOTHING, _STATE_READY, _STATE_SLOW = NOTHING, states.READY, states.SLOW
+
+
+def _begins(letter: int) -> bool:
+    """Does a unit begin with it that is planned?"""
+    return letter in (_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE)
 
 
 def begin(session: Session) -> bool:
@@ -77,7 +81,7 @@ def begin(session: Session) -> bool:
     if requests.need or at >= len(requests.buffer):
         return False
     letter = requests.buffer[at]
-    if session.discarding or letter not in (_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE):
+    if session.discarding or not _begins(letter):
         letter = requests.next()
         if letter == _NOTHING:
             return False
@@ -127,7 +131,7 @@ def where(session: Session, at: int, end: int) -> int:
     session.unit_role = _PRIMARY
     shapes = session.services.shapes
     if buffer[at] == _QUERY:
-        shape = shapes.find(raw[at + 5 : end - 1] if end - at > 5 else b"")
+        shape = session.shape_of_query(buffer, at, end)
         point = _point_of(session, shape, shapes.lexed)
         if point is not None and not point.bound and shapes.lexed is not None:
             shard = point.in_text(shapes.lexed)
@@ -169,10 +173,12 @@ def _point_of(session: Session, shape: Shape, lexed: Lexed | None) -> Point | No
         return None
     database, hints = session.database, session.hints
     if point.topology is not database.topology or point.catalog is not database.layout.catalog:
-        # another database was asked the same
-        point = shape.point_for(database.topology, database.layout.catalog)
+        # another database was asked the same; what it knows of the statement is found again
+        assert shape.statements is not None
+        point = point_of(shape.statements[0], database.topology, database.layout.catalog)
         if point is None:
             return None
+        shape.point = point
     if hints is not NO_HINTS and (hints.role is not None or hints.directs):
         return None
     return point
@@ -209,7 +215,7 @@ def _of_batch(session: Session, buffer: bytes, at: int, end: int) -> int:
             if found == _SLOW or (shard >= 0 and found != shard):
                 return _SLOW
             shard = found
-        elif (session.portals and shard < 0 and letter in _OF_PORTALS) or (letter not in _BEGINS and letter != _SYNC):
+        elif (session.portals and shard < 0 and letter in _OF_PORTALS) or (not _begins(letter) and letter != _SYNC):
             return _SLOW
         at = stop
     if shard >= 0:
@@ -250,7 +256,7 @@ def _of_shape(session: Session, shape: Shape, bind: messages.Bind | None, types:
         database = session.database
         point = point_of(statements[0], database.topology, database.layout.catalog)
         if point is not None:
-            shape.learn(point)
+            shape.point = point
         if outcome.role is _ANY:
             session.unit_role = _ANY
         if shape.entry is not None:

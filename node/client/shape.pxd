@@ -10,18 +10,12 @@ cdef class Shape:
     cdef readonly object fault
     cdef public c_weight.Weight weight
     cdef public c_weight.Weights weighed_in
-    cdef readonly c_point.Point point
-    cdef dict _points
+    cdef public c_point.Point point
     cdef readonly object pin
     cdef readonly tuple sets, resets
     cdef readonly bint resets_all, discards_all, forgets_statements, marks_dirty, redefines, alters
     cdef readonly bytes deallocates
     cdef readonly bint begins, begins_read_only, read_only, plain
-
-    @cython.locals(points=dict)
-    cpdef learn(self, c_point.Point point)
-    @cython.locals(point=c_point.Point)
-    cpdef c_point.Point point_for(self, object topology, object catalog)
 
 
 cdef class Shapes:

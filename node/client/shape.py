@@ -16,7 +16,6 @@ from node.routing.hints import NONE as NO_HINTS
 from node.routing.hints import SETTINGS as HINT_SETTINGS
 from node.routing.hints import Hints, comment_hints
 from node.routing.lexer import Lexed
-from node.routing.memory import DATABASES_MAX
 from node.routing.point import Point
 from node.routing.sharing import why_alone
 from node.routing.statement import Effects, Kind, Statement
@@ -24,7 +23,6 @@ from node.routing.statement import Effects, Kind, Statement
 if TYPE_CHECKING:
     from node.client.weight import Weight, Weights
     from node.routing.catalog import Catalog
-    from node.routing.topology import Topology
 
 
 class Pin(StrEnum):
@@ -76,7 +74,6 @@ class Shape:
         self.weight: Weight | None = None  # as the last one who asked found it among `weighed_in`
         self.weighed_in: Weights | None = None
         self.point: Point | None = None  # of a plain shape that was routed by one value, for the map asked for last
-        self._points: dict[str, Point] = {}  # by database
         self.pin: Pin | None = None
         self.sets: tuple[str, ...] = ()  # settings to ask for afterwards
         self.resets: tuple[str, ...] = ()
@@ -95,22 +92,6 @@ class Shape:
             self.pin or self.sets or self.resets_all or self.forgets_statements or self.deallocates or self.begins
             or self.marks_dirty or self.redefines or self.alters
         )  # fmt: skip
-
-    def learn(self, point: Point) -> None:
-        """A new point of a database takes the place of its old one."""
-        points = self._points
-        points.pop(point.topology.database, None)
-        while len(points) >= DATABASES_MAX:
-            del points[next(iter(points))]
-        points[point.topology.database] = self.point = point
-
-    def point_for(self, topology: Topology, catalog: Catalog) -> Point | None:
-        """The point that was made for this map; it is looked at first from now on."""
-        point = self._points.get(topology.database)
-        if point is None or point.topology is not topology or point.catalog is not catalog:
-            return None
-        self.point = point
-        return point
 
     def why_alone(self, catalog: Catalog) -> str | None:
         """Why a unit of this text never shares a connection with other clients' units; None: it may."""

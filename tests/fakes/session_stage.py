@@ -28,6 +28,7 @@ from node.routing.catalog import Catalog
 from node.routing.topology import Topology
 from node.server.connection import Lost, ServerConnection
 from node.stats.counters import PoolCounters
+from node.wire import messages as m
 
 # Enough of a catalogue for reads of constants to be known as such.
 KNOWN = Catalog(operators=dict.fromkeys(("=", "<>", "<", ">", "<=", ">="), "i"))
@@ -234,3 +235,14 @@ class Stage:
     def _deliver(self, server: ServerConnection, data: bytes) -> None:
         if server.closed_why is None:
             server.receive(data)
+
+
+def rows_in(messages: list[bytes]) -> list[bytes]:
+    """The first column of each row, and the SQLSTATE of each error."""
+    found = []
+    for message in messages:
+        if message[:1] == b"D":
+            found.append(m.parse_data_row(message[5:])[0] or b"")
+        elif message[:1] == b"E":
+            found.append(m.parse_error(message[5:])["C"].encode())
+    return found

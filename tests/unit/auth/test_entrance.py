@@ -51,7 +51,14 @@ PASSWORD = password_message(b"secret")
 class Desk:
     """An Entrance and everything it did to the world."""
 
-    def __init__(self, rules: LoginRules | None = None, *, local: bool = False) -> None:
+    def __init__(
+        self,
+        rules: LoginRules | None = None,
+        *,
+        local: bool = False,
+        derive: Callable[[Account], None] | None = None,
+        prove: Callable[[tuple[str, bytes, int]], None] | None = None,
+    ) -> None:
         self.written = b""
         self.upgrades: list[bytes] = []
         self.checks: list[str] = []
@@ -69,6 +76,8 @@ class Desk:
             accept=self.once("accepted"),
             cancel=self.once("cancelled"),
             refuse=self.once("refused"),
+            derive=derive,
+            prove=prove,
         )
 
     def find(self, user: str, database: str) -> Account | None:
@@ -367,21 +376,9 @@ def test_mutated_conversations_end_in_an_acceptance_or_a_declared_fault() -> Non
 
 
 def test_keys_are_derived_before_the_first_question_and_once() -> None:
-    desk = Desk()
     derived: list[Account] = []
-    entrance = desk.entrance = Entrance(
-        LoginRules(),
-        Authenticator(b"secret", Random(1).randbytes, iterations=1),
-        desk.find,
-        local=False,
-        write=desk.write,
-        upgrade=desk.upgrades.append,
-        check=lambda account, database, password: None,
-        accept=desk.once("accepted"),
-        cancel=desk.once("cancelled"),
-        refuse=desk.once("refused"),
-        derive=derived.append,
-    )
+    desk = Desk(derive=derived.append)
+    entrance = desk.entrance
     client = ScramClient("secret", [b"SCRAM-SHA-256"], nonce=b"nonce", binding=None, cache=KeyCache())
     desk.send(startup("scram"))
     assert [account.user for account in derived] == ["scram"]
@@ -397,20 +394,8 @@ def test_keys_are_derived_before_the_first_question_and_once() -> None:
 
 
 def test_who_runs_out_of_time_while_keys_are_derived_is_refused_once() -> None:
-    desk = Desk()
-    entrance = desk.entrance = Entrance(
-        LoginRules(),
-        Authenticator(b"secret", Random(1).randbytes, iterations=1),
-        desk.find,
-        local=False,
-        write=desk.write,
-        upgrade=desk.upgrades.append,
-        check=lambda account, database, password: None,
-        accept=desk.once("accepted"),
-        cancel=desk.once("cancelled"),
-        refuse=desk.once("refused"),
-        derive=lambda account: None,
-    )
+    desk = Desk(derive=lambda account: None)
+    entrance = desk.entrance
     desk.send(startup("scram"))
     entrance.fail(ClientFault("client login timeout", sqlstate="28000"))
     entrance.derived()
@@ -420,9 +405,9 @@ def test_who_runs_out_of_time_while_keys_are_derived_is_refused_once() -> None:
 
 @pytest.mark.parametrize("password", ["secret", "wrong"])
 def test_a_password_is_held_against_its_hash_elsewhere(password: str) -> None:
-    desk = Desk()
     wanted: list[tuple[str, bytes, int]] = []
-    entrance = desk.entrance = _proving(desk, wanted)
+    desk = Desk(prove=wanted.append)
+    entrance = desk.entrance
     desk.send(startup("hash"), password_message(password.encode()), b"early")
     assert wanted == [(password, b"sixteen bytes...", 1)]
     assert (desk.accepted, desk.refused) == (None, None)
@@ -436,9 +421,9 @@ def test_a_password_is_held_against_its_hash_elsewhere(password: str) -> None:
 
 
 def test_who_runs_out_of_time_while_his_password_is_held_against_a_hash_is_refused_once() -> None:
-    desk = Desk()
     wanted: list[tuple[str, bytes, int]] = []
-    entrance = desk.entrance = _proving(desk, wanted)
+    desk = Desk(prove=wanted.append)
+    entrance = desk.entrance
     desk.send(startup("hash"), PASSWORD)
     entrance.fail(ClientFault("client login timeout", sqlstate="28000"))
     entrance.proved(derive(*wanted[0]))
@@ -448,19 +433,3 @@ def test_who_runs_out_of_time_while_his_password_is_held_against_a_hash_is_refus
 def test_without_anybody_to_ask_a_hash_is_compared_at_once() -> None:
     assert Desk().send(startup("hash"), PASSWORD).accepted is not None
     assert Desk().send(startup("hash"), password_message(b"wrong")).fault()[0] == "28P01"
-
-
-def _proving(desk: Desk, wanted: list[tuple[str, bytes, int]]) -> Entrance:
-    return Entrance(
-        LoginRules(),
-        Authenticator(b"secret", Random(1).randbytes, iterations=1),
-        desk.find,
-        local=False,
-        write=desk.write,
-        upgrade=desk.upgrades.append,
-        check=lambda account, database, password: None,
-        accept=desk.once("accepted"),
-        cancel=desk.once("cancelled"),
-        refuse=desk.once("refused"),
-        prove=wanted.append,
-    )

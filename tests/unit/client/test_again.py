@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from fakes.session_stage import Heard, Stage
+from fakes.session_stage import Heard, Stage, rows_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,13 +37,7 @@ def parts(heard: Heard) -> list[bytes]:
 
 def rows(heard: Heard) -> list[bytes]:
     """What the rows say, or the SQLSTATE of an error."""
-    found = []
-    for message in parts(heard):
-        if message[:1] == b"D":
-            found.append(m.parse_data_row(message[5:])[0] or b"")
-        elif message[:1] == b"E":
-            found.append(m.parse_error(message[5:])["C"].encode())
-    return found
+    return rows_in(parts(heard))
 
 
 def read(who: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from fakes.session_stage import Heard, Stage
+from fakes.session_stage import Heard, Stage, rows_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,13 +40,7 @@ def rows(heard: Heard) -> list[bytes]:
     """What the rows say, or the SQLSTATE of an error; the rest is forgotten."""
     said = whole(heard)
     del heard[:]
-    found = []
-    for message in said:
-        if message[:1] == b"D":
-            found.append(m.parse_data_row(message[5:])[0] or b"")
-        elif message[:1] == b"E":
-            found.append(m.parse_error(message[5:])["C"].encode())
-    return found
+    return rows_in(said)
 
 
 def read(who: str) -> bytes:

@@ -12,7 +12,7 @@ from node.wire.pipeline cimport Requests
 
 cdef int _BIND, _PARSE, _QUERY, _TX_IDLE, _READY, _RIDING
 
-cdef unsigned int _number(const unsigned char *p, Py_ssize_t at) noexcept
+cdef double _LAGS
 
 cdef class Riding(Statements):
     cdef public Requests requests
@@ -44,5 +44,6 @@ cdef class Riding(Statements):
     cpdef bint share(self, Lending pool, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(weight=Weight, took=double, pool=Lending, counters=PoolCounters)
     cpdef lane_reply(self, bytes data, double now, double took_s, Py_ssize_t size)
+    cpdef double on_time(self, double took_s)
     cpdef off_the_lane(self)
     cpdef go_on(self)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # What a statement takes is seen by an event loop that is late itself: by so many of its lags the time may be too long,
 # one until the question is sent, one until the answer is read.
-LAGS = 2
+LAGS = 2.0
 
 _BIND = int(Frontend.BIND)
 _PARSE = int(Frontend.PARSE)
@@ -37,12 +37,7 @@ _QUERY = int(Frontend.QUERY)
 _TX_IDLE = int(Transaction.IDLE)
 
 # The compiled file reads C integers of these names (riding.pxd).
-_READY, _RIDING = READY, RIDING
-
-
-def _number(p: bytes, at: int) -> int:
-    """Four bytes, big-endian."""
-    return p[at] << 24 | p[at + 1] << 16 | p[at + 2] << 8 | p[at + 3]
+_READY, _RIDING, _LAGS = READY, RIDING, LAGS
 
 
 class Riding(Statements):
@@ -137,7 +132,7 @@ class Riding(Statements):
         else:
             return False
         weights = layout.weights
-        if weights is None or weights.catalog is not layout.catalog:
+        if weights is None:
             weights = weights_of(layout)
         weight = shape.weight if shape.weighed_in is weights else weights.of(shape)
         assert weight is not None
@@ -156,12 +151,12 @@ class Riding(Statements):
         data = self.unit = buffer if start == 0 else buffer[start:]
         if prepared is not None:
             at, name_at, name_end = requests.bind_at, requests.name_at, requests.name_end
-            length = _number(raw, at + 1) + len(prepared.name) - (name_end - name_at)
+            length = requests.bind_end - at - 1 + len(prepared.name) - (name_end - name_at)
             data = b"".join((
                 b"B", length.to_bytes(4, "big"), raw[at + 5 : name_at], prepared.name, raw[name_end : len(buffer)]
             ))  # fmt: skip
         elif requests.count:
-            self.unnamed_parse = raw[start : start + 1 + _number(raw, start + 1)]
+            self.unnamed_parse = raw[start : requests.parse_end]
         else:
             self.unnamed_parse = b""
         requests.at = len(buffer)
@@ -223,7 +218,7 @@ class Riding(Statements):
         self.write(data)
         weight = self.weight
         assert weight is not None
-        weight.learn(took_s - LAGS * self.services.lag_s, size)
+        weight.learn(self.on_time(took_s), size)
         self.off_the_lane()
         self.last_request = now
         took = now - self.transaction_since
@@ -240,6 +235,10 @@ class Riding(Statements):
         counters.transaction_time_s += took
         self.leave()
         self.go_on()
+
+    def on_time(self, took_s: float) -> float:
+        """What of a time is the server's: the event loop was late."""
+        return took_s - _LAGS * self.services.lag_s
 
     def off_the_lane(self) -> None:
         self.state = _READY

@@ -44,9 +44,9 @@ cdef class Session(Riding):
     @cython.locals(requests=Requests, letter=int, database=Database, pool=Lending)
     cpdef bint begin(self)
     cpdef bint enter(self)
-    @cython.locals(server=ServerConnection)
     cpdef begin_routed(self)
     cpdef bint unlinked(self, int letter) except -1
+    @cython.locals(server=ServerConnection)
     cpdef bint acquire(self, Lending pool)
     cpdef bint link(self, ServerConnection server)
     @cython.locals(requests=Requests, server=ServerConnection, pipeline=Pipeline, buffer=bytes, letter=int,

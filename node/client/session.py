@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from node.client.again import KEPT_BYTES, PIPELINED_BYTES, is_blamed, units_left
-from node.client.riding import LAGS, Riding
+from node.client.riding import Riding
 from node.client.shape import Shape
 from node.client.states import CLOSED as CLOSED
 from node.client.states import EMPTY as EMPTY
@@ -84,16 +84,12 @@ _PARSE = int(Frontend.PARSE)
 _QUERY = int(Frontend.QUERY)
 _SYNC = int(Frontend.SYNC)
 _TERMINATE = int(Frontend.TERMINATE)
-_BEGINS = frozenset((_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _FUNCTION_CALL))
 _COPY = frozenset((_COPY_DATA, _COPY_DONE, _COPY_FAIL, CONTINUED))
-_KNOWN = _BEGINS | _COPY | {_FLUSH, _SYNC, _TERMINATE}
+_OTHERS = _COPY | {_FLUSH, _SYNC, _TERMINATE}
 
 # Messages that cannot be long; a server ends the connection of a client whose Sync is (PQ_SMALL_MESSAGE_LIMIT).
 SMALL_BYTES = 10_000
 _SMALL = frozenset((_CLOSE, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH, _SYNC, _TERMINATE))
-
-# NoticeResponse and ParameterStatus: no part of a reply.
-_ASIDE = frozenset((78, 83))
 
 # The compiled session reads C integers of these names (session.pxd); Python keeps the public ones.
 _READY, _WAITING, _SLOW, _CLOSED, _RIDING = READY, WAITING, SLOW, CLOSED, RIDING
@@ -671,7 +667,7 @@ class Session(Riding):
                 if self.requests.waiting_bytes():
                     self.advance()
             return
-        if self.kept_end and data and not (data[0] in _ASIDE and only_notices(data)):
+        if self.kept_end and data and not only_notices(data):
             self.begun = len(data) > pipeline.whole
         if self.reading_paused and not server.writing_paused and pipeline.room() > _FULL // 2:
             self.resume_client()
@@ -717,7 +713,7 @@ class Session(Riding):
             return
         pipeline = server.pipeline
         last = pipeline.last_error
-        said = pipeline.errors != self.errors_before and (b"VFATAL\0" in last or b"SFATAL\0" in last)
+        said = pipeline.errors != self.errors_before and is_last_word(last)
         said = said and pipeline.skip_error[5:] != last
         self.errors += 1
         if not said and not pipeline.rest:
@@ -769,7 +765,7 @@ class Session(Riding):
         counters = pool.counters
         if self.weight is not None:
             # a read that might have shared, and did not since nobody knew, or had forgotten, that it is light
-            alone_s = now - self.linked_at - LAGS * self.services.lag_s
+            alone_s = self.on_time(now - self.linked_at)
             self.weight.ran_alone(alone_s, self.bytes_sent - self.bytes_before)
             self.weight = None
         if self.active_since:
@@ -936,7 +932,7 @@ class Session(Riding):
         torn = self.requests.torn
         assert torn is not None
         letter, length = torn[0][0], self.requests.need - 1
-        if letter not in _KNOWN:
+        if not _begins(letter) and letter not in _OTHERS:
             raise ClientFault(f"invalid frontend message type {letter}", sqlstate="08P01", severity="FATAL")
         if length > _SMALL_BYTES and letter in _SMALL:
             raise self.too_large(letter, length)

@@ -35,7 +35,7 @@ NONE_OF_THEM: frozenset[bytes] = frozenset()
 
 
 def _zero(p: bytes, at: int, end: int) -> int:
-    """Where in p[at:end] the first zero is; negative: nowhere."""
+    """Where in p[at:end] the first zero is; negative: nowhere. (The like in wire/batch is C of that file alone.)"""
     while at < end:
         if p[at] == 0:
             return at

@@ -15,7 +15,7 @@ cdef class Requests:
     cdef public Py_ssize_t at, start, end, rest, need, torn_bytes
     cdef public list torn
     cdef public unsigned long long length
-    cdef public Py_ssize_t count, text_at, text_end, bind_at, name_at, name_end
+    cdef public Py_ssize_t count, text_at, text_end, parse_end, bind_at, bind_end, name_at, name_end
 
     cpdef feed(self, bytes data)
     cpdef Py_ssize_t waiting_bytes(self)

@@ -99,7 +99,9 @@ class Requests:
         self.count = 0  # messages before the Sync
         self.text_at = 0
         self.text_end = 0
+        self.parse_end = 0
         self.bind_at = -1
+        self.bind_end = 0
         self.name_at = 0
         self.name_end = 0
 
@@ -217,8 +219,9 @@ class Requests:
             Sync
 
         with the unnamed portal and nothing behind it. Then `text_at`, `text_end` delimit the text of its Parse (both 0
-        without one), `bind_at` is its Bind, `name_at`, `name_end` delimit the Bind's statement name, `count` is the
-        number of messages before the Sync. Whatever else it may be is for others to find out.
+        without one), which ends at `parse_end`; `bind_at`, `bind_end` delimit its Bind, `name_at`, `name_end` the
+        Bind's statement name, `count` is the number of messages before the Sync. Whatever else it may be is for others
+        to find out.
         """
         p = self.buffer
         n = len(self.buffer)
@@ -243,6 +246,7 @@ class Requests:
             if letter == 80:  # P: Parse
                 if self.count != 1 or length < 8 or p[at + 5] != 0:
                     return False
+                self.parse_end = end
                 self.text_at = at + 6
                 self.text_end = at + 6
                 while self.text_end < end and p[self.text_end] != 0:
@@ -253,6 +257,7 @@ class Requests:
                 if self.bind_at >= 0 or length < 12 or p[at + 5] != 0:
                     return False
                 self.bind_at = at
+                self.bind_end = end
                 self.name_at = at + 6
                 self.name_end = at + 6
                 while self.name_end < end and p[self.name_end] != 0:

@@ -16,10 +16,9 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable
 from pathlib import Path
-
-import uvloop
 
 from discovery.member import Address
 from discovery.sockets import advertised_host
@@ -52,6 +51,8 @@ from node.http.listeners import Listeners
 from node.janitor import Janitor
 from node.layout import forget, load_layout, read_catalog
 from node.log import configure_logging
+from node.loop.loop import run as run_loop
+from node.loop.sockets import turn_end
 from node.options import (
     NodeOptions,
     following,
@@ -90,8 +91,8 @@ TELL_EVERY_S = 0.5
 def run(options: NodeOptions) -> int:
     """A node, or as many as --workers says, in the foreground; the exit status."""
     if options.workers > 1:
-        return Workers(options, prepare, lambda chosen, worker: uvloop.run(App(chosen, worker).main())).run()
-    return uvloop.run(App(options).main())
+        return Workers(options, prepare, lambda chosen, worker: run_loop(App(chosen, worker).main())).run()
+    return run_loop(App(options).main())
 
 
 def prepare(options: NodeOptions) -> Prepared:
@@ -169,7 +170,7 @@ class App:
                 options.log_level or general.log_level, options.log_format or general.log_format.value, worker.number
             )
         self.loop = asyncio.get_running_loop()
-        self.clock = self.loop.time
+        self.clock = time.monotonic
         self.host = options.host or general.host
         self.keys = read_keys(options.key_file or config.discovery.key_file)
         self._build_reception()
@@ -254,7 +255,7 @@ class App:
             random=self.random,
             spawn=self.spawn,
             no_parameters=parameters.NONE,
-            soon=self.loop.call_soon,
+            soon=turn_end(self.loop),
             later=self.loop.call_later,
         )
         self.databases = Databases(around, Identity(identity), self.random, config)

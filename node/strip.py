@@ -5,9 +5,12 @@ setup.py reads STRIP from here before anything is installed: nothing but the sta
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 STRIP = (
+    "node.loop.receiver",
+    "node.loop.secure",
     "node.wire.pipeline",
     "node.gate",
     "node.server.connection",
@@ -33,6 +36,8 @@ STRIP = (
     "node.client.routed",
     "node.gather.merge",
     "node.gather.copy",
+    # What speaks to epoll, by C. Elsewhere uvloop does its work (node/loop/README.md).
+    *(("node.loop.poller", "node.loop.stream", "node.loop.acceptor") if sys.platform == "linux" else ()),
 )
 
 

@@ -1,4 +1,4 @@
-"""TLS contexts from the configuration's files, and the two moves the event loop lacks.
+"""TLS contexts from the configuration's files.
 
 TLS 1.2 at least, no compression, no renegotiation, no session tickets (PostgreSQL has none either), ALPN `postgresql`.
 A context is built whole and swapped: RELOAD builds new ones, connections that exist keep theirs. Every unreadable or
@@ -7,22 +7,16 @@ mismatched file is a `TlsFault` that names the setting and the file.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import ssl
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from node.wire.startup import ALPN_PROTOCOL
-
-HANDSHAKE_TIMEOUT_S = 10.0
-# How long a closing connection waits for the peer's farewell.
-SHUTDOWN_TIMEOUT_S = 5.0
 
 
 class TlsFault(ValueError):
@@ -179,109 +173,3 @@ def peer_identities(certificate: bytes) -> frozenset[str]:
     for kind in (x509.DNSName, x509.RFC822Name, x509.UniformResourceIdentifier):
         found.update(alternatives.get_values_for_type(kind))
     return frozenset(found)
-
-
-# --- moves the event loop lacks --------------------------------------------------------------------------------
-
-
-@runtime_checkable
-class Streaming(Protocol):
-    """asyncio.Protocol by its shape: a compiled class cannot inherit from it, and the loops do not ask."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def eof_received(self) -> bool | None: ...
-
-    def pause_writing(self) -> None: ...
-
-    def resume_writing(self) -> None: ...
-
-
-@runtime_checkable
-class _Buffered(Protocol):
-    """asyncio.BufferedProtocol by its shape: uvloop's TLS layer does not inherit from it."""
-
-    def get_buffer(self, sizehint: int) -> bytearray | memoryview: ...
-
-    def buffer_updated(self, nbytes: int) -> None: ...
-
-
-def feed(protocol: object, data: bytes) -> None:
-    """Gives a protocol bytes that somebody else has already read from its transport."""
-    if isinstance(protocol, Streaming):
-        if data:
-            protocol.data_received(data)
-    elif isinstance(protocol, _Buffered):
-        while data:
-            buffer = memoryview(protocol.get_buffer(len(data)))
-            size = min(len(buffer), len(data))
-            buffer[:size] = data[:size]
-            protocol.buffer_updated(size)
-            data = data[size:]
-    else:
-        raise TypeError(f"cannot feed {protocol!r}")
-
-
-class _Doorman(asyncio.Protocol):
-    """Stands in for the real protocol until the handshake is over.
-
-    The loops tell a protocol about a connection that is lost in a handshake sometimes, and sometimes not; to this one
-    it makes no difference.
-    """
-
-    def __init__(self) -> None:
-        self.early = b""
-        self.lost = False
-
-    def data_received(self, data: bytes) -> None:
-        self.early += data  # at most what came in one piece with the end of the handshake
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-
-
-async def accept_tls(
-    transport: asyncio.Transport, protocol: Streaming, context: ssl.SSLContext, already_read: bytes = b""
-) -> asyncio.Transport:
-    """`loop.start_tls` for the server's side, with the start of the ClientHello when we have read it ourselves.
-
-    `transport` must not be reading. Raises OSError (ssl.SSLError and timeouts among them), the transport closed and
-    `protocol` told nothing; when it is cancelled likewise.
-    """
-    loop = asyncio.get_running_loop()
-    doorman = _Doorman()
-    upgrade = loop.create_task(
-        loop.start_tls(
-            transport,
-            doorman,
-            context,
-            server_side=True,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-        )
-    )
-    try:
-        if already_read:
-            # The first step of start_tls puts its layer under the protocol and schedules connection_made and
-            # resume_reading; two turns later both have run and nothing was read yet: our bytes come first.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            if not upgrade.done():
-                feed(transport.get_protocol(), already_read)
-        upgraded = await upgrade
-    except BaseException:
-        upgrade.cancel()
-        transport.abort()
-        raise
-    # A connection that ends during the handshake without an error looks like a success otherwise.
-    if upgraded is None or upgraded.is_closing() or doorman.lost:
-        transport.abort()
-        raise ConnectionResetError("connection closed during the TLS handshake")
-    upgraded.set_protocol(cast(asyncio.BaseProtocol, protocol))
-    if doorman.early:
-        protocol.data_received(doorman.early)
-    return upgraded

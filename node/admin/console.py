@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from node.admin.answers import Answer, Field, Row, encode
 from node.admin.commands import Prepared, Role, perform, prepare
-from node.client.protocol import Receiver
+from node.client.protocol import Taker
 from node.errors import Bug, ClientFault, Fault
 from node.wire import messages
 from node.wire.codes import Frontend
@@ -64,7 +64,7 @@ class Portal:
     sent: int = 0
 
 
-class Console(Receiver):
+class Console(Taker):
     """Bytes in, bytes out; see the module."""
 
     def __init__(

@@ -17,10 +17,9 @@ import socket
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
 
+from node.loop.sockets import Serving, Streaming, serve
 from node.tcp import TcpOptions
-from node.tls import Streaming
 
 # Connections the kernel completes for us while the loop is busy; more than that and SYNs are dropped, so a storm of
 # reconnecting clients needs room. The kernel caps it (net.core.somaxconn).
@@ -74,8 +73,8 @@ class Listener:
         tcp: TcpOptions | None = None,
         backlog: int = BACKLOG,
     ) -> None:
-        self._factory = cast(Callable[[], asyncio.Protocol], factory)
-        self._unix_factory = cast(Callable[[], asyncio.Protocol], unix_factory or factory)
+        self._factory = factory
+        self._unix_factory = unix_factory or factory
         self._host = host
         self._port = port
         self._unix_socket_dir = unix_socket_dir
@@ -83,7 +82,7 @@ class Listener:
         self._share_port = share_port
         self._tcp = tcp or TcpOptions()
         self._backlog = backlog
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Serving] = []
         self._unix: UnixSocket | None = None
 
     @property
@@ -97,7 +96,6 @@ class Listener:
 
     async def start(self) -> None:
         """Raises ListenFault, with nothing left open."""
-        loop = asyncio.get_running_loop()
         bound: list[socket.socket] = []
         try:
             for family, address in await asyncio.to_thread(addresses, self._host, self._port):
@@ -105,11 +103,9 @@ class Listener:
             if self._unix_socket_dir is not None:
                 self._unix = self._bind_unix(self._unix_socket_dir)
             for listening in bound:
-                self._servers.append(await loop.create_server(self._factory, sock=listening, backlog=self._backlog))
+                self._servers.append(await serve(listening, self._factory, self._backlog))
             if self._unix is not None:
-                self._servers.append(
-                    await loop.create_unix_server(self._unix_factory, sock=self._unix.socket, backlog=self._backlog)
-                )
+                self._servers.append(await serve(self._unix.socket, self._unix_factory, self._backlog))
         except BaseException:
             for listening in bound:
                 listening.close()

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -29,7 +28,9 @@ from node.auth.scram import Derived, derive
 from node.auth.verifier import Account, Authenticator, AuthType
 from node.client.deadlines import Deadlines
 from node.errors import Bug, ClientFault, Fault
-from node.tls import ServerTls, Streaming, accept_tls, peer_identities
+from node.loop.secure import secure
+from node.loop.sockets import Streaming
+from node.tls import ServerTls, peer_identities
 from node.wire import messages
 from node.wire.codes import HEADER_BYTES, MIN_LENGTH, Frontend
 from node.wire.startup import (
@@ -503,7 +504,7 @@ class Login:
 
     `done` is called at most once, and never after `lost`. A refused client is answered and closed here. With
     `hold_greeting` whoever is `done` writes `accepted.greeting` before anything else, best in one piece with
-    `login_success_messages`: uvloop makes a system call of every write. `local` says whether the client came by a UNIX
+    `login_success_messages`: every write is a system call. `local` says whether the client came by a UNIX
     socket; None asks the transport, which makes an object that stays with it.
     """
 
@@ -528,8 +529,7 @@ class Login:
         rules = reception.rules
         self._rules = rules
         if local is None:
-            connection = transport.get_extra_info("socket")
-            local = connection is not None and connection.family == socket.AF_UNIX
+            local = isinstance(transport.get_extra_info("sockname"), str)
         self._entrance: Entrance | None = Entrance(
             rules,
             reception.authenticator,
@@ -633,7 +633,9 @@ class Login:
         if tls is None:
             raise Bug("TLS was offered without a certificate")
         try:
-            self._transport = await accept_tls(self._transport, self._protocol, tls.context, already_read)
+            self._transport = await secure(
+                self._transport, self._protocol, tls.context, server_side=True, already_read=already_read
+            )
         except OSError as error:
             log.info("login refused reason=tls handshake failed: %s", error)
             self._task = None
@@ -653,6 +655,8 @@ class Login:
                 identities=None if certificate is None else peer_identities(certificate),
             )
         )
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     async def _derive_keys(self, account: Account) -> None:
         reception = self._reception

@@ -1,8 +1,9 @@
 cimport cython
 
 from node.client.session cimport Session
+from node.loop.receiver cimport Receiver
 
-cdef class ClientProtocol:
+cdef class ClientProtocol(Receiver):
     cdef public object transport, receiver, part
     cdef public bytes early
     cdef object _reception, _welcome, _login

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from node.client.login import Login, LoginResult, Reception
 from node.client.session import Session
 from node.errors import Bug
+from node.loop.receiver import Receiver
 from node.wire import messages
 
 log = logging.getLogger("pgmurmur.client")
@@ -19,7 +20,7 @@ log = logging.getLogger("pgmurmur.client")
 EARLY_BYTES = 1 << 20
 
 
-class Receiver(Protocol):
+class Taker(Protocol):
     """Whoever takes a client's bytes after its login: a Session, or the admin console."""
 
     def from_client(self, data: bytes) -> None: ...
@@ -31,7 +32,7 @@ class Receiver(Protocol):
     def client_resume(self) -> None: ...
 
 
-class ClientProtocol:
+class ClientProtocol(Receiver):
     """asyncio's face of one client. `local`: it came by the UNIX socket.
 
     Of a client that waits for nothing this is all there is, beside its Session: what a login needs goes with it. It has
@@ -51,7 +52,7 @@ class ClientProtocol:
         self._local = local
         self._login: Login | None = None
         self.transport: asyncio.Transport | None = None
-        self.receiver: Receiver | None = None
+        self.receiver: Taker | None = None
         self._session: Session | None = None  # the receiver, if it is one: compiled, its call costs no look-up
         self.part: Callable[[ClientProtocol], None] | None = None  # ends the connection of a client that was let in
         self._early_paused = False
@@ -70,7 +71,7 @@ class ClientProtocol:
         self.early = result.accepted.surplus
         self._welcome(self, result)
 
-    def take(self, receiver: Receiver) -> None:
+    def take(self, receiver: Taker) -> None:
         """From now on the client's bytes go to `receiver`."""
         self.receiver = receiver
         if isinstance(receiver, Session):

@@ -20,8 +20,10 @@ from typing import Generic, TypeVar, cast
 from node.auth import md5
 from node.auth.scram import NONCE_BYTES, KeyCache, ScramClient, derive, nonce_of
 from node.errors import ClientFault, ServerFault
+from node.loop.secure import secure
+from node.loop.sockets import Streaming, adopt
 from node.tcp import TcpOptions
-from node.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ClientTls, Streaming, end_point_hash, feed
+from node.tls import ClientTls, end_point_hash
 from node.wire import messages
 from node.wire.codes import HEADER_BYTES, MIN_LENGTH, Backend
 from node.wire.startup import (
@@ -273,15 +275,7 @@ async def open_wire(target: Target, *, timeout_s: float, tls: ClientTls | None) 
     """
     connection = await _open_socket(target, timeout_s)
     wire = Wire(target)
-    loop = asyncio.get_running_loop()
-    try:
-        if target.local:
-            await loop.create_unix_connection(lambda: wire, sock=connection)
-        else:
-            await loop.create_connection(lambda: wire, sock=connection)
-    except BaseException:
-        connection.close()
-        raise
+    await adopt(connection, wire)
     if tls is None or target.local:
         return wire, False
     try:
@@ -341,22 +335,13 @@ async def _encrypt(target: Target, wire: Wire, tls: ClientTls) -> bool:
         raise nonsense(target, f"{answer!r} in answer to SSLRequest")
     wire.transport.pause_reading()
     try:
-        encrypted = await asyncio.get_running_loop().start_tls(
-            wire.transport,
-            wire,
-            tls.context,
-            server_hostname=target.host,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-        )
+        wire.transport = await secure(wire.transport, wire, tls.context, server_hostname=target.host)
+        wire.transport.resume_reading()
     except ssl.SSLCertVerificationError as error:
         raise unreachable(target, f"its certificate cannot be trusted: {error.verify_message}") from None
     except OSError as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise unreachable(target, f"TLS handshake failed: {reason}") from None
-    if encrypted is None or encrypted.is_closing():  # what the loop returns when the connection ended in between
-        raise unreachable(target, "the connection was closed during the TLS handshake")
-    wire.transport = encrypted
     return True
 
 
@@ -384,7 +369,8 @@ async def _attempt(
         transport, surplus = wire.transport, wire.rest()
         transport.set_protocol(cast(asyncio.BaseProtocol, protocol))
         protocol.connection_made(transport)
-        feed(protocol, surplus)
+        if surplus:
+            protocol.data_received(surplus)
     except BaseException:
         wire.transport.abort()
         raise

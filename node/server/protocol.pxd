@@ -1,6 +1,7 @@
+from node.loop.receiver cimport Receiver
 from node.server.connection cimport ServerConnection
 
-cdef class ServerProtocol:
+cdef class ServerProtocol(Receiver):
     cdef public ServerConnection connection
     cdef public object transport
 

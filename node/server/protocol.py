@@ -6,11 +6,12 @@ import asyncio
 from typing import cast
 
 from node.errors import ServerFault
+from node.loop.receiver import Receiver
 from node.server.connection import ServerConnection
 from node.wire import messages
 
 
-class ServerProtocol:
+class ServerProtocol(Receiver):
     """asyncio's face of one ServerConnection, after login; for its class see ClientProtocol."""
 
     __slots__ = ("connection", "transport")

@@ -59,6 +59,7 @@ SHELLS = {
     "node.admin.console",
     "node.admin.consoles",
     "node.http.*",
+    "node.loop.*",
     "node.embedded.*",
     "node.embedded.bench.*",
     "node.embedded.identity.client",
@@ -122,13 +123,15 @@ MAY_IMPORT = {
     # The list of compiled modules; setup.py runs the file before anything is installed.
     "strip": set(),
     "tcp": set(),
+    # The event loop and its transports: they carry bytes and know nobody.
+    "loop": set(),
     "tls": {"wire", "errors"},
     # One logical database as a session sees it: where its gate, its map and its pools meet.
     "database": {"gate", "pool", "routing", "errors"},
 }
 # A client session plans by the map of its moment, asks the gate, and hands several shards' answers to gather.
-MAY_IMPORT["client"] |= {"database", "routing", "gather", "snapshot", "gate", "stats", "tcp", "tls"}
-MAY_IMPORT["server"] |= {"tcp", "tls", "stats"}
+MAY_IMPORT["client"] |= {"database", "routing", "gather", "snapshot", "gate", "stats", "tcp", "tls", "loop"}
+MAY_IMPORT["server"] |= {"tcp", "tls", "stats", "loop"}
 # Pools count; they know neither clients nor plans.
 MAY_IMPORT["pool"] |= {"stats"}
 MAY_IMPORT["admin"] = set(MAY_IMPORT) - {"config", "routing", "embedded", "http"}

@@ -16,9 +16,9 @@ from typing import cast
 import asyncpg
 import psycopg
 import pytest
-import uvloop
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from fakes.certificates import Authority
+from fakes.loops import LOOPS, policy
 
 from node.auth.scram import Derived, ScramVerifier, derive
 from node.auth.verifier import Account, Authenticator, AuthType
@@ -135,9 +135,9 @@ class House:
         )
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=LOOPS)
 def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+    return policy(request.param)
 
 
 MakeHouse = Callable[[LoginRules], Awaitable[House]]
@@ -509,6 +509,8 @@ async def test_accepted_connections_inherit_the_tcp_options() -> None:
             accepted.append(found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
             accepted.append(found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL))
             accepted.append(found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            if isinstance(found, socket.socket):  # a second descriptor; asyncio's look like sockets and are none
+                found.close()
             transport.close()
 
     listener = Listener(Look, "127.0.0.1", 0, tcp=TcpOptions(time_s=7, interval_s=3, retries=2, user_timeout_ms=9000))

@@ -10,8 +10,8 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 import pytest
-import uvloop
 from fakes.certificates import Authority
+from fakes.loops import LOOPS, policy
 
 from node.auth.scram import KeyCache
 from node.embedded.binaries import NoPostgres, find_binaries
@@ -46,9 +46,9 @@ host all all all scram-sha-256
 ROLES = {"by_scram": UMLAUT, "by_md5": "secret", "by_plain": "secret", "by_trust": None, "in_tls": "secret"}
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=LOOPS)
 def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+    return policy(request.param)
 
 
 def prepared(workspace: Workspace, name: str, *, folder: Path | None, tls: tuple[Path, Path] | None) -> Server:

@@ -1,0 +1,1 @@
+"""The event loop of a node and its sockets: see README.md."""

@@ -1,0 +1,8 @@
+from node.loop cimport kernel
+from node.loop.poller cimport Source
+
+
+cdef class Acceptor(Source):
+    cdef object _loop, _listening, _factory
+
+    cpdef ready(self, int events)

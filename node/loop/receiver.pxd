@@ -1,0 +1,2 @@
+cdef class Receiver:
+    cpdef data_received(self, bytes data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from node.client.malformed import too_long
 from node.errors import ClientFault, Fault
 from node.gather import copy as copy_core
 from node.gather.copy import CopyFormat, CopySplitter
@@ -245,7 +246,7 @@ async def next_message(session: Session) -> tuple[int, bytes]:
     while True:
         letter = requests.next()
         if letter == TOO_LONG:
-            raise session.too_long()
+            raise too_long(session.requests)
         if letter != NOTHING:
             return letter, requests.buffer[requests.start + 5 : requests.end]
         fed = asyncio.Event()

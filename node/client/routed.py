@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from node.client import session as states
+from node.client import states
+from node.client.malformed import too_long
 from node.errors import ClientFault
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
@@ -91,7 +92,7 @@ def begin(session: Session) -> bool:
         return False
     requests.start = at
     if end < 0:
-        raise session.too_long()
+        raise too_long(requests)
     if not session.enter():
         return False
     shard = where(session, at, end)

@@ -13,8 +13,9 @@ from node.auth.verifier import Account, AuthType
 from node.client.parameters import NONE
 from node.client.prepared import PreparedStatements
 from node.client.services import Limits, Services
-from node.client.session import READY, SLOW, Session
+from node.client.session import Session
 from node.client.shape import Shapes
+from node.client.states import READY, SLOW
 from node.database import Database, Layout
 from node.errors import ServerFault
 from node.gate import Gate

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 
 STRIP = (
+    "node.wire.requests",
+    "node.wire.reply_queue",
     "node.wire.pipeline",
     "node.gate",
     "node.server.connection",

@@ -15,7 +15,7 @@ from node.pool.lane import is_by_operator
 from node.server.connection import IDLE
 from node.wire import messages
 from node.wire.codes import Frontend
-from node.wire.pipeline import Requests
+from node.wire.requests import Requests
 
 if TYPE_CHECKING:
     from node.client.linked import Linked

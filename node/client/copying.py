@@ -22,7 +22,7 @@ from node.routing.writes import unmapped
 from node.server.conversation import Conversation, fault_of
 from node.wire import messages
 from node.wire.codes import Backend, Frontend
-from node.wire.pipeline import NOTHING, TOO_LONG
+from node.wire.requests import NOTHING, TOO_LONG
 
 if TYPE_CHECKING:
     from node.client.execute import Execution

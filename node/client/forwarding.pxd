@@ -3,7 +3,8 @@ cimport cython
 from node.client.linked cimport Linked
 from node.client.shape cimport Shape
 from node.server.connection cimport ServerConnection
-from node.wire.pipeline cimport Pipeline, Requests
+from node.wire.pipeline cimport Pipeline
+from node.wire.requests cimport Requests
 
 cdef int _BIND, _CLOSE, _COPY_DONE, _COPY_FAIL, _DESCRIBE, _EXECUTE, _FLUSH, _FUNCTION_CALL, _PARSE, _QUERY, _SYNC
 cdef int _TERMINATE, _TX_FAILED, _IDLE, _NOTHING, _TOO_LONG, _READY, _ROOM

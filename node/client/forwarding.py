@@ -18,7 +18,7 @@ from node.errors import ClientFault
 from node.server.connection import IDLE, ServerConnection
 from node.wire import messages
 from node.wire.codes import Frontend, Transaction
-from node.wire.pipeline import CONTINUED, NOTHING, TOO_LONG
+from node.wire.requests import CONTINUED, NOTHING, TOO_LONG
 
 if TYPE_CHECKING:
     from node.client.services import Services

@@ -17,7 +17,7 @@ from node.errors import ClientFault, Fault, ServerFault
 from node.pool.lane import is_last_word, only_notices
 from node.server.connection import IDLE, Lost, ServerConnection
 from node.wire import messages
-from node.wire.pipeline import RING_ENTRIES
+from node.wire.reply_queue import RING_ENTRIES
 
 if TYPE_CHECKING:
     from node.client.enlist import Told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from node.errors import ClientFault
 from node.wire.codes import Frontend
-from node.wire.pipeline import CONTINUED, Requests
+from node.wire.requests import CONTINUED, Requests
 
 # Messages that cannot be long; a server ends the connection of a client whose Sync is (PQ_SMALL_MESSAGE_LIMIT).
 SMALL_BYTES = 10_000

@@ -27,7 +27,7 @@ from node.routing.outcome import Role
 from node.server.conversation import BUFFERED_BYTES, MESSAGE_BYTES, Message
 from node.wire import messages
 from node.wire.codes import Backend
-from node.wire.pipeline import NOTHING, TOO_LONG, Requests
+from node.wire.requests import NOTHING, TOO_LONG, Requests
 
 if TYPE_CHECKING:
     from node.client.enlist import Shards

@@ -8,7 +8,7 @@ from node.database cimport Layout
 from node.pool.lane cimport Lane, Lanes
 from node.pool.lending cimport Lending
 from node.stats.pool_counters cimport PoolCounters
-from node.wire.pipeline cimport Requests
+from node.wire.requests cimport Requests
 
 cdef int _BIND, _PARSE, _QUERY, _TX_IDLE, _READY, _RIDING
 

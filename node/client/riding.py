@@ -18,7 +18,7 @@ from node.errors import ClientFault, ServerFault
 from node.server.connection import ServerConnection
 from node.wire import messages
 from node.wire.codes import Frontend, Transaction
-from node.wire.pipeline import Requests
+from node.wire.requests import Requests
 
 if TYPE_CHECKING:
     from node.client.prepared import Prepared

@@ -5,14 +5,14 @@ from node.client cimport prepared as c_prepared, session as c_session, shape as 
 from node.pool cimport lending as c_lending
 from node.routing cimport lexer as c_lexer, point as c_point
 from node.server cimport connection as c_connection
-from node.wire cimport batch as c_batch, pipeline as c_pipeline
+from node.wire cimport batch as c_batch, requests as c_requests
 
 cdef int _SLOW, _QUERY, _PARSE, _BIND, _SYNC, _DESCRIBE, _EXECUTE, _CLOSE, _NOTHING, _STATE_READY, _STATE_SLOW
 cdef c_batch.Batch _batch
 cdef dict _NOTHING_PARSED
 
 @cython.locals(
-    requests=c_pipeline.Requests, server=c_connection.ServerConnection, at=Py_ssize_t, end=Py_ssize_t, letter=int,
+    requests=c_requests.Requests, server=c_connection.ServerConnection, at=Py_ssize_t, end=Py_ssize_t, letter=int,
     shard=int, database=c_database.Database, pool=c_lending.Lending,
 )
 cpdef bint begin(c_session.Session session) except -1

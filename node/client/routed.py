@@ -22,7 +22,7 @@ from node.routing.statement import Effects, Kind
 from node.wire import messages
 from node.wire.batch import Batch
 from node.wire.codes import Frontend
-from node.wire.pipeline import NOTHING
+from node.wire.requests import NOTHING
 
 if TYPE_CHECKING:
     from node.client.session import Session

@@ -3,7 +3,7 @@ cimport cython
 from node.client.borrowing cimport Borrowing
 from node.database cimport Database
 from node.pool.lending cimport Lending
-from node.wire.pipeline cimport Requests
+from node.wire.requests cimport Requests
 
 cdef int _BIND, _CLOSE, _DESCRIBE, _EXECUTE, _FLUSH, _FUNCTION_CALL, _PARSE, _QUERY, _SYNC, _TERMINATE
 cdef int _TX_IDLE, _TX_OPEN, _TX_FAILED, _IDLE, _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING

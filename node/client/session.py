@@ -42,7 +42,7 @@ from node.server.connection import IDLE, Lost, ServerConnection
 from node.server.conversation import Conversation
 from node.wire import messages
 from node.wire.codes import Frontend, Transaction
-from node.wire.pipeline import CONTINUED, NOTHING, TOO_LONG
+from node.wire.requests import CONTINUED, NOTHING, TOO_LONG
 
 if TYPE_CHECKING:
     from node.auth.verifier import Account

@@ -16,7 +16,7 @@ from node.errors import ClientFault
 from node.pool.lane import Rider
 from node.wire import messages
 from node.wire.codes import Frontend
-from node.wire.pipeline import FAKE_CLOSE_COMPLETE, FAKE_PARSE_COMPLETE
+from node.wire.reply_queue import FAKE_CLOSE_COMPLETE, FAKE_PARSE_COMPLETE
 
 if TYPE_CHECKING:
     from node.client.prepared import Prepared

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from node.client.weight import Weights
-from node.pool.lane import is_by_operator
 from node.server.connection import IDLE
+from node.server.last_words import is_by_operator
 from node.wire import messages
 from node.wire.codes import Frontend
 from node.wire.requests import Requests

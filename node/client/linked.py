@@ -14,8 +14,8 @@ from node.client.again import is_blamed, units_left
 from node.client.riding import Riding
 from node.client.states import CLOSED, EMPTY, READY
 from node.errors import ClientFault, Fault, ServerFault
-from node.pool.lane import is_last_word, only_notices
 from node.server.connection import IDLE, Lost, ServerConnection
+from node.server.last_words import is_last_word, only_notices
 from node.wire import messages
 from node.wire.reply_queue import RING_ENTRIES
 

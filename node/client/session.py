@@ -19,7 +19,7 @@ other is handed to the slow gear.
 
 A session is one object in layers, a file each; every layer knows the ones before it:
 
-    Rider        what a lane wants of whoever rides on it (pool/lane.py)
+    Rider        what a lane tells whoever rides on it (pool/rider.py)
     Statements   the names of prepared statements
     Riding       a read on a lane
     Linked       what the server says that it has to itself; the end of a unit

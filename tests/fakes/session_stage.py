@@ -21,8 +21,8 @@ from node.errors import ServerFault
 from node.gate import Gate
 from node.pool.balancer import Balancer
 from node.pool.core import Borrower, PoolCore, Waiter
-from node.pool.lane import Lanes
 from node.pool.lane_count import LaneCount
+from node.pool.lanes import Lanes
 from node.pool.lending import Lending
 from node.pool.pool import Pool
 from node.routing.catalog import Catalog

@@ -36,7 +36,7 @@ from node.wire import messages
 ROOT = Path(__file__).resolve().parents[2]
 
 
-MADE_OF = {"node.wire.pipeline": ("node.wire.reply_queue",)}
+MADE_OF = {"node.wire.pipeline": ("node.wire.reply_queue",), "node.pool.lanes": ("node.pool.lane",)}
 """Files whose classes reach into one another's C fields: interpreted, they need the other's interpreted twin."""
 
 
@@ -367,7 +367,7 @@ def vars_of(counters: Any) -> dict[str, Any]:
 
 
 def test_lanes_agree(dice: random.Random) -> None:
-    compiled, interpreted = twins("node.pool.lane")
+    compiled, interpreted = twins("node.pool.lanes")
     answered = 0
     for _ in range(150):
         steps = lane_steps(dice)

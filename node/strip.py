@@ -34,6 +34,8 @@ STRIP = (
     "node.server.protocol",
     "node.wire.batch",
     "node.routing.hashing",
+    "node.routing.token_ends",
+    "node.routing.lexed",
     "node.routing.lexer",
     "node.routing.point",
     "node.routing.cache",

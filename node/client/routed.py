@@ -27,7 +27,7 @@ from node.wire.requests import NOTHING
 if TYPE_CHECKING:
     from node.client.session import Session
     from node.client.shape import Shape
-    from node.routing.lexer import Lexed
+    from node.routing.lexed import Lexed
     from node.routing.point import Point
 
 # What `where` answers instead of a shard.

@@ -21,7 +21,7 @@ from node.client.statements import NO_STATEMENTS
 from node.client.states import EMPTY
 from node.errors import Bug, ClientFault, Fault
 from node.gather.exchange import Request, describe
-from node.routing.lexer import Lexed
+from node.routing.lexed import Lexed
 from node.routing.outcome import Plan, Values
 from node.routing.planning import reads_only
 from node.routing.statement import Kind, Statement

@@ -36,8 +36,12 @@ from node.wire import messages
 ROOT = Path(__file__).resolve().parents[2]
 
 
-MADE_OF = {"node.wire.pipeline": ("node.wire.reply_queue",), "node.pool.lanes": ("node.pool.lane",)}
-"""Files whose classes reach into one another's C fields: interpreted, they need the other's interpreted twin."""
+MADE_OF = {
+    "node.wire.pipeline": ("node.wire.reply_queue",),
+    "node.pool.lanes": ("node.pool.lane",),
+    "node.routing.lexer": ("node.routing.lexed", "node.routing.token_ends"),
+}
+"""What is one thing in several files: interpreted together, since C fields are out of reach for Python."""
 
 
 def twins(name: str) -> tuple[ModuleType, ModuleType]:
@@ -58,6 +62,7 @@ def interpreted_twin(name: str) -> ModuleType:
         with pytest.MonkeyPatch.context() as patch:
             for part in MADE_OF.get(name, ()):
                 patch.setitem(sys.modules, part, interpreted_twin(part))
+                patch.setattr(part, interpreted_twin(part))
             spec.loader.exec_module(sys.modules[other])
     return sys.modules[other]
 

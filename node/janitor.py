@@ -14,7 +14,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from node.client.session import CLOSED, RIDING, SLOW, WAITING, Session
+from node.client.session import Session
+from node.client.states import CLOSED, RIDING, SLOW, WAITING
 from node.errors import ClientFault, ServerFault
 from node.gate import Reason
 from node.server.connection import Lost

@@ -22,7 +22,7 @@ from node.client.protocol import Taker
 from node.errors import Bug, ClientFault, Fault
 from node.wire import messages
 from node.wire.codes import Frontend
-from node.wire.pipeline import CONTINUED, NOTHING, TOO_LONG, Requests
+from node.wire.requests import CONTINUED, NOTHING, TOO_LONG, Requests
 
 if TYPE_CHECKING:
     from node.admin.ports import Node

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from node.admin.answers import Field, Row, Type, Value
-from node.client.session import CLOSED, SLOW, WAITING, Session
+from node.client.session import Session
+from node.client.states import CLOSED, SLOW, WAITING
 from node.gate import Reason
 from node.pool.health import FOREVER
 from node.server.connection import State

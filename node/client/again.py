@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from node.client.weight import Weights
-from node.pool.lane import is_by_operator
 from node.server.connection import IDLE
+from node.server.last_words import is_by_operator
 from node.wire import messages
 from node.wire.codes import Frontend
-from node.wire.pipeline import Requests
+from node.wire.requests import Requests
 
 if TYPE_CHECKING:
-    from node.client.session import Session
+    from node.client.linked import Linked
     from node.client.shape import Shape
     from node.database import Layout
     from node.server.connection import ServerConnection
@@ -44,7 +44,7 @@ def is_blamed(server: ServerConnection) -> bool:
     return bool(server.pipeline.broken) or not is_by_operator(server.pipeline.last_error)
 
 
-def units_left(session: Session, server: ServerConnection) -> list[bytes]:
+def units_left(session: Linked, server: ServerConnection) -> list[bytes]:
     """The units under way on a server that was lost, if all of them may be sent again; else none."""
     pipeline = server.pipeline
     if session.begun or pipeline.tx_status != IDLE or session.sent_again >= SENT_AGAIN_MAX or server.cancelling:
@@ -80,7 +80,7 @@ def _units(kept: bytes) -> list[bytes]:
     return units if start == len(kept) else [*units, kept[start:]]
 
 
-def _may_run_twice(session: Session, unit: bytes) -> bool:
+def _may_run_twice(session: Linked, unit: bytes) -> bool:
     layout = session.database.layout
     shape = _shape_of(session, unit) if layout.sharing else None
     return shape is not None and weights_of(layout).of(shape).alone is None
@@ -93,7 +93,7 @@ def weights_of(layout: Layout) -> Weights:
     return layout.weights
 
 
-def _shape_of(session: Session, unit: bytes) -> Shape | None:
+def _shape_of(session: Linked, unit: bytes) -> Shape | None:
     """Of the one statement that is all of this unit; None: it is more than that."""
     shapes = session.services.shapes
     if unit[0] == _QUERY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from node.client.malformed import too_long
 from node.errors import ClientFault, Fault
 from node.gather import copy as copy_core
 from node.gather.copy import CopyFormat, CopySplitter
@@ -21,7 +22,7 @@ from node.routing.writes import unmapped
 from node.server.conversation import Conversation, fault_of
 from node.wire import messages
 from node.wire.codes import Backend, Frontend
-from node.wire.pipeline import NOTHING, TOO_LONG
+from node.wire.requests import NOTHING, TOO_LONG
 
 if TYPE_CHECKING:
     from node.client.execute import Execution
@@ -245,7 +246,7 @@ async def next_message(session: Session) -> tuple[int, bytes]:
     while True:
         letter = requests.next()
         if letter == TOO_LONG:
-            raise session.too_long()
+            raise too_long(session.requests)
         if letter != NOTHING:
             return letter, requests.buffer[requests.start + 5 : requests.end]
         fed = asyncio.Event()

@@ -16,8 +16,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from node.client.session import EMPTY
 from node.client.slow import apply, learn
+from node.client.states import EMPTY
 from node.errors import ClientFault, Fault, ServerFault
 from node.gather.exchange import Request, at_rest, settle_cancelled
 from node.gather.two_phase import Gid, InDoubt

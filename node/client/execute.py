@@ -16,7 +16,7 @@ from node.gather.split import InsertSelect, combine_tags, interleave
 from node.routing.bare import bare_literals
 from node.routing.hints import SETTINGS as HINT_SETTINGS
 from node.routing.hints import Hints, setting_hints
-from node.routing.lexer import Lexed
+from node.routing.lexed import Lexed
 from node.routing.outcome import (
     Combine,
     CopyProgram,

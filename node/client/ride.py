@@ -22,12 +22,12 @@ from node.client.weight import LIGHT_BYTES
 from node.errors import ClientFault, Fault, ServerFault
 from node.gather.exchange import Redefined, Stopwatch, ask_by_heart
 from node.gather.gathering import visible_columns
-from node.pool.lane import Rider
+from node.pool.rider import Rider
 from node.routing.outcome import Role
 from node.server.conversation import BUFFERED_BYTES, MESSAGE_BYTES, Message
 from node.wire import messages
 from node.wire.codes import Backend
-from node.wire.pipeline import NOTHING, TOO_LONG, Requests
+from node.wire.requests import NOTHING, TOO_LONG, Requests
 
 if TYPE_CHECKING:
     from node.client.enlist import Shards

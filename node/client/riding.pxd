@@ -5,10 +5,11 @@ from node.client.shape cimport Shape
 from node.client.statements cimport Statements
 from node.client.weight cimport Weight, Weights
 from node.database cimport Layout
-from node.pool.lane cimport Lane, Lanes
+from node.pool.lane cimport Lane
+from node.pool.lanes cimport Lanes
 from node.pool.lending cimport Lending
 from node.stats.pool_counters cimport PoolCounters
-from node.wire.pipeline cimport Requests
+from node.wire.requests cimport Requests
 
 cdef int _BIND, _PARSE, _QUERY, _TX_IDLE, _READY, _RIDING
 

@@ -18,13 +18,14 @@ from node.errors import ClientFault, ServerFault
 from node.server.connection import ServerConnection
 from node.wire import messages
 from node.wire.codes import Frontend, Transaction
-from node.wire.pipeline import Requests
+from node.wire.requests import Requests
 
 if TYPE_CHECKING:
     from node.client.prepared import Prepared
     from node.client.services import Services
     from node.database import Database
-    from node.pool.lane import Lane, Lanes
+    from node.pool.lane import Lane
+    from node.pool.lanes import Lanes
     from node.pool.pool import Pool
 
 # What a statement takes is seen by an event loop that is late itself: by so many of its lags the time may be too long,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from node.client import session as states
+from node.client import states
+from node.client.malformed import too_long
 from node.errors import ClientFault
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
@@ -21,12 +22,12 @@ from node.routing.statement import Effects, Kind
 from node.wire import messages
 from node.wire.batch import Batch
 from node.wire.codes import Frontend
-from node.wire.pipeline import NOTHING
+from node.wire.requests import NOTHING
 
 if TYPE_CHECKING:
     from node.client.session import Session
     from node.client.shape import Shape
-    from node.routing.lexer import Lexed
+    from node.routing.lexed import Lexed
     from node.routing.point import Point
 
 # What `where` answers instead of a shard.
@@ -91,7 +92,7 @@ def begin(session: Session) -> bool:
         return False
     requests.start = at
     if end < 0:
-        raise session.too_long()
+        raise too_long(requests)
     if not session.enter():
         return False
     shard = where(session, at, end)

@@ -11,18 +11,17 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from node.client import copying
-from node.client import session as states
+from node.client import copying, states
 from node.client.enlist import Shards, client_ready, no_such_statement
 from node.client.execute import Execution, Portal
 from node.client.routed import outcome_of, statement_text
-from node.client.session import EMPTY
 from node.client.slow import back
 from node.client.spread import spread_of
 from node.client.statements import NO_STATEMENTS
+from node.client.states import EMPTY
 from node.errors import Bug, ClientFault, Fault
 from node.gather.exchange import Request, describe
-from node.routing.lexer import Lexed
+from node.routing.lexed import Lexed
 from node.routing.outcome import Plan, Values
 from node.routing.planning import reads_only
 from node.routing.statement import Kind, Statement

@@ -1,7 +1,7 @@
 cimport cython
 
 from node.client cimport weight as c_weight
-from node.routing cimport cache as c_cache, lexer as c_lexer, point as c_point
+from node.routing cimport cache as c_cache, lexed as c_lexed, point as c_point
 
 
 cdef class Shape:
@@ -20,7 +20,7 @@ cdef class Shape:
 
 cdef class Shapes:
     cdef readonly c_cache.StatementCache cache
-    cdef readonly c_lexer.Lexed lexed
+    cdef readonly c_lexed.Lexed lexed
     cdef bytes _wrong
     cdef Shape _wrong_shape
 

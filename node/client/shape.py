@@ -15,7 +15,7 @@ from node.routing.cache import Entry, StatementCache
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.hints import SETTINGS as HINT_SETTINGS
 from node.routing.hints import Hints, comment_hints
-from node.routing.lexer import Lexed
+from node.routing.lexed import Lexed
 from node.routing.point import Point
 from node.routing.sharing import why_alone
 from node.routing.statement import Effects, Kind, Statement

@@ -12,7 +12,8 @@ from typing import Any
 
 from node.client import parameters
 from node.client.again import SENT_AGAIN_MAX
-from node.client.session import CLOSED, READY, SLOW, Session
+from node.client.session import Session
+from node.client.states import CLOSED, READY, SLOW
 from node.errors import Fault, ServerFault
 from node.server.connection import Lost, ServerConnection
 from node.server.conversation import Conversation

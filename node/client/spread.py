@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from node.client.weight import LIGHT_S, WEIGHTS_MAX, Weight
-from node.pool.lane import SLOW_S
+from node.pool.lanes import SLOW_S
 
 if TYPE_CHECKING:
     from node.client.shape import Shape

@@ -4,7 +4,7 @@ from node.client.prepared cimport Prepared
 from node.client.services cimport Services
 from node.client.shape cimport Shape
 from node.database cimport Database
-from node.pool.lane cimport Rider
+from node.pool.rider cimport Rider
 from node.pool.lending cimport Lending
 from node.server.connection cimport ServerConnection
 from node.stats.pool_counters cimport PoolCounters

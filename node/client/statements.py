@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from node.client.parameters import NONE, Parameters
 from node.client.shape import Pin, Shape
 from node.errors import ClientFault
-from node.pool.lane import Rider
+from node.pool.rider import Rider
 from node.wire import messages
 from node.wire.codes import Frontend
-from node.wire.pipeline import FAKE_CLOSE_COMPLETE, FAKE_PARSE_COMPLETE
+from node.wire.reply_queue import FAKE_CLOSE_COMPLETE, FAKE_PARSE_COMPLETE
 
 if TYPE_CHECKING:
     from node.client.prepared import Prepared

@@ -14,7 +14,7 @@ from node.stats.pool_counters import PoolCounters
 
 if TYPE_CHECKING:
     from node.pool.core import Waiter
-    from node.pool.lane import Lanes
+    from node.pool.lanes import Lanes
 
 
 class Lending:

@@ -18,8 +18,8 @@ from node.errors import ServerFault
 from node.pool.core import Borrower, PoolCore, Waiter
 from node.pool.drain import Drain
 from node.pool.health import HealthTracker
-from node.pool.lane import Lanes
 from node.pool.lane_count import LaneCount
+from node.pool.lanes import Lanes
 from node.pool.lending import Lending
 from node.server.cancel import cancel
 from node.server.connection import IDLE, Lost, ServerConnection, Traffic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pglast import ast
 
-from node.routing.lexer import Lexed
+from node.routing.lexed import Lexed
 from node.routing.statement import Statement
 
 

@@ -13,7 +13,7 @@ from node.routing.lexer import lex
 from node.routing.statement import SHAPE_LIMIT_BYTES, parse_lexed
 
 if TYPE_CHECKING:
-    from node.routing.lexer import Lexed
+    from node.routing.lexed import Lexed
     from node.routing.statement import Statement
 
 CACHE_LIMIT = 1000  # shapes; query_cache_limit

@@ -15,7 +15,7 @@ from node.errors import ClientFault
 from node.routing.built_in import sharing_catalog
 from node.routing.cache import StatementCache
 from node.routing.catalog import Catalog, CatalogColumn, CatalogTable
-from node.routing.lexer import Lexed
+from node.routing.lexed import Lexed
 from node.routing.statement import Kind, Statement
 from node.routing.topology import DataType, Topology
 

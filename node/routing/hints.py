@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.errors import ClientFault
-from node.routing.lexer import Lexed
+from node.routing.lexed import Lexed
 
 SETTINGS: Final = frozenset(f"{p}.{n}" for p in ("pgdog", "pgmurmur") for n in ("shard", "sharding_key", "role"))
 _DIRECTIVE: Final = re.compile(

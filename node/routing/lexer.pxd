@@ -1,5 +1,8 @@
 cimport cython
 
+from node.routing cimport token_ends
+from node.routing.lexed cimport Lexed
+
 ctypedef const unsigned char *bytes_t
 ctypedef unsigned char *out_t
 ctypedef unsigned long long u64
@@ -11,20 +14,6 @@ cdef int _INTEGER, _NUMERIC, _STRING
 cdef bytes _CLASS, _FOLD
 cdef list _EMPTY, _spare
 cdef Py_ssize_t _SPARE_BYTES
-
-
-cdef class Lexed:
-    cdef readonly bytes sql
-    cdef readonly bytes shape
-    cdef readonly int statements
-    cdef readonly int flags
-    cdef readonly bint broken
-    cdef readonly list marks
-    cdef readonly list comments
-    cdef readonly list trace
-    cdef list _cuts
-    cdef Py_ssize_t _end, _first, _first_end
-    cdef bint _block
 
 
 cpdef Lexed lex(bytes sql, int flags=*)
@@ -40,23 +29,5 @@ cdef Lexed _walk(bytes sql, int flags, bint tracing, bint block)
 
 cdef list _marked(list marks, int kind, Py_ssize_t start, Py_ssize_t end)
 cdef list _with(list comments, Py_ssize_t start, Py_ssize_t end)
-
-@cython.locals(end=Py_ssize_t, point="unsigned int", c=int)
-cdef bint _is_plain_escape(bytes_t d, Py_ssize_t i, Py_ssize_t n)
-
-@cython.locals(d=bytes_t, n=Py_ssize_t, j=Py_ssize_t, broke=bint)
-cdef Py_ssize_t _string_end(bytes sql, Py_ssize_t i, int mode)
-
-@cython.locals(d=bytes_t, n=Py_ssize_t)
-cdef Py_ssize_t _name_end(bytes sql, Py_ssize_t i)
-
-@cython.locals(d=bytes_t, n=Py_ssize_t, depth=int)
-cdef Py_ssize_t _comment_end(bytes sql, Py_ssize_t i)
-
-@cython.locals(d=bytes_t, n=Py_ssize_t, j=Py_ssize_t, c=int)
-cdef Py_ssize_t _digits_end(bytes sql, Py_ssize_t i, int base)
-
-@cython.locals(d=bytes_t, n=Py_ssize_t, j=Py_ssize_t, low=int, base=int, numeric=bint)
-cdef Py_ssize_t _number_end(bytes sql, Py_ssize_t i)
 
 cdef Py_ssize_t _put(out_t o, Py_ssize_t k, bytes_t d, Py_ssize_t start, Py_ssize_t end)

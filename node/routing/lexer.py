@@ -22,14 +22,10 @@ from __future__ import annotations
 
 import re
 
-from node.routing.literals import string_value
+from node.routing import token_ends
+from node.routing.lexed import INTEGER, NUMERIC, STRING, Lexed
 
-BACKSLASH = 1  # standard_conforming_strings is off: \ escapes in every '...'
-ORACLE = 2  # IvorySQL's Oracle mode: q'[...]' quotes, anonymous blocks
-
-INTEGER = _INTEGER = 1
-NUMERIC = _NUMERIC = 2
-STRING = _STRING = 3
+_INTEGER, _NUMERIC, _STRING = INTEGER, NUMERIC, STRING
 
 # Character classes. Those below 4 may continue a name.
 WORD, DIGIT, DOLLAR = 1, 2, 3
@@ -101,68 +97,6 @@ _FUNCTION, _PROCEDURE = _code(b"function"), _code(b"procedure")
 _BEGIN, _ATOMIC, _CASE, _END = _code(b"begin"), _code(b"atomic"), _code(b"case"), _code(b"end")
 
 
-class Lexed:
-    """What one walk found. `marks`: kind, start, end per replaced literal, flat; `comments`: start, end, flat;
-    `trace`: kind letter and span of each token, when asked for. Lists are only made where there is something to say:
-    the empty ones are all the same, and nobody's to change."""
-
-    sql: bytes
-    shape: bytes
-    statements: int
-    flags: int
-    broken: bool
-    marks: list[int]
-    comments: list[int]
-    trace: list[int]
-    _cuts: list[int]  # ends of statements, but for the last
-    _end: int  # of the last statement; -1: there is none
-    _first: int
-    _first_end: int
-    _block: bool
-
-    @property
-    def first(self) -> bytes:
-        """The first word, in capitals."""
-        return b"BLOCK" if self._block else self.sql[self._first : self._first_end].upper()
-
-    def literal_count(self) -> int:
-        return len(self.marks) // 3
-
-    def literal_kind(self, i: int) -> int:
-        return self.marks[3 * i]
-
-    def literal_text(self, i: int) -> bytes:
-        """The literal as written, quotes included."""
-        return self.sql[self.marks[3 * i + 1] : self.marks[3 * i + 2]]
-
-    def literal_value(self, i: int) -> bytes:
-        """The value: a number as written, a string without quotes and escapes. ValueError on a bad escape."""
-        text = self.literal_text(i)
-        return string_value(text, self.flags & BACKSLASH != 0) if self.marks[3 * i] == STRING else text
-
-    @property
-    def literals(self) -> list[tuple[int, int, int]]:
-        """(kind, start, end) of each replaced literal."""
-        marks = self.marks
-        return [(marks[k], marks[k + 1], marks[k + 2]) for k in range(0, len(marks), 3)]
-
-    def spans(self) -> list[tuple[int, int, int]]:
-        """(start, end, ordinal of the first literal) of each statement."""
-        found = []
-        start = 0
-        ordinal = 0
-        for end in [*self._cuts, self._end] if self._end >= 0 else self._cuts:
-            found.append((start, end, ordinal))
-            ordinal += sum(1 for k in range(1, len(self.marks), 3) if start <= self.marks[k] < end)
-            start = end + 1
-        return found
-
-    def comment_texts(self) -> list[bytes]:
-        """Each comment, delimiters included, in order."""
-        spans = self.comments
-        return [self.sql[spans[k] : spans[k + 1]] for k in range(0, len(spans), 2)]
-
-
 def lex(sql: bytes, flags: int = 0) -> Lexed:
     """Walks the text once. Never raises on any bytes."""
     if flags & 2:
@@ -212,7 +146,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                 tokens += [99, start, i]  # c
             continue
         if kind == SLASH and i + 1 < n and d[i + 1] == 42:
-            i = _comment_end(sql, i + 2)
+            i = token_ends.comment_end(sql, i + 2)
             if i > n:
                 broken = True
                 break
@@ -253,7 +187,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                 # A prefixed string. n'...' is the word nchar and a plain string, so it needs no case here.
                 low = c | 32
                 if low == 101:  # e
-                    i = _string_end(sql, i + 2, 1)
+                    i = token_ends.string_end(sql, i + 2, 1)
                     if i > n:
                         broken = True
                         break
@@ -267,7 +201,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                         marks = _marked(marks, _STRING, start, i)
                     continue
                 if low == 98 or low == 120:  # b, x
-                    i = _string_end(sql, i + 2, 2)
+                    i = token_ends.string_end(sql, i + 2, 2)
                     if i > n:
                         broken = True
                         break
@@ -276,14 +210,14 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                     k = _put(o, k, d, start, i)
                     continue
                 if low == 113 and flags & 2:  # q'[...]'
-                    i = _oracle_end(sql, i + 2)
+                    i = token_ends.oracle_end(sql, i + 2)
                     if i > n:
                         broken = True
                         break
                     k = _put(o, k, d, start, i)
                     continue
             if (c | 32) == 117 and i + 2 < n and d[i + 1] == 38 and (d[i + 2] == 39 or d[i + 2] == 34):  # U&
-                i = _string_end(sql, i + 3, 0) if d[i + 2] == 39 else _name_end(sql, i + 3)
+                i = token_ends.string_end(sql, i + 3, 0) if d[i + 2] == 39 else token_ends.name_end(sql, i + 3)
                 if i > n or (i - start == 4 and d[start + 2] == 34):
                     broken = True
                     break
@@ -344,7 +278,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                 previous = code
             continue
         if kind == QUOTE:
-            i = _string_end(sql, i + 1, flags & 1)
+            i = token_ends.string_end(sql, i + 1, flags & 1)
             if i > n:
                 broken = True
                 break
@@ -358,7 +292,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                 marks = _marked(marks, _STRING, start, i)
             continue
         if kind == DIGIT or (kind == DOT and i + 1 < n and t[d[i + 1]] == DIGIT):
-            i = _number_end(sql, i)
+            i = token_ends.number_end(sql, i)
             if i < 0:
                 i = -i
                 size = _NUMERIC
@@ -377,7 +311,7 @@ def _walk(sql: bytes, flags: int, tracing: bool, block: bool) -> Lexed:
                 marks = _marked(marks, size, start, i)
             continue
         if kind == DOUBLE:
-            i = _name_end(sql, i + 1)
+            i = token_ends.name_end(sql, i + 1)
             if i > n or i - start == 2:
                 broken = True
                 break
@@ -482,98 +416,6 @@ def _with(comments: list[int], start: int, end: int) -> list[int]:
     return comments
 
 
-def _is_plain_escape(d: bytes, i: int, n: int) -> bool:
-    """Is d[i:] the u of \\uXXXX or \\UXXXXXXXX with a code point that stands for itself?"""
-    end = i + (5 if d[i] == 117 else 9)
-    if end > n:
-        return False
-    point = 0
-    i += 1
-    while i < end:
-        c = d[i]
-        if 48 <= c <= 57:
-            point = point * 16 + c - 48
-        elif 65 <= (c & 223) <= 70:
-            point = point * 16 + (c & 223) - 55
-        else:
-            return False
-        i += 1
-    return 0 < point < 0xD800 or 0xDFFF < point <= 0x10FFFF
-
-
-def _string_end(sql: bytes, i: int, mode: int) -> int:
-    """Behind the closing quote, continuation lines included; beyond the text if there is none. `i`: inside.
-
-    mode 0: '' is a quote. 1: so is \\'. 2: bit strings, in which '' ends one string and starts another.
-    """
-    d = sql
-    n = len(sql)
-    while True:
-        while i < n and d[i] != 39:
-            if mode == 1 and d[i] == 92:
-                # PostgreSQL judges \u and \U while it scans: what may be wrong, or a surrogate, is left to its parser
-                if i + 1 < n and (d[i + 1] == 117 or d[i + 1] == 85) and not _is_plain_escape(d, i + 1, n):
-                    return n + 1
-                i += 2
-            else:
-                i += 1
-        if i >= n:
-            return n + 1
-        i += 1
-        if mode != 2 and i < n and d[i] == 39:
-            i += 1
-            continue
-        # 'a' <white space with a line break> 'b' is one literal; -- comments may stand in between, /* */ may not.
-        j = i
-        broke = False
-        while j < n:
-            if d[j] == 10 or d[j] == 13:
-                broke = True
-                j += 1
-            elif d[j] == 32 or d[j] == 9 or d[j] == 12 or d[j] == 11:
-                j += 1
-            elif d[j] == 45 and j + 1 < n and d[j + 1] == 45:
-                while j < n and d[j] != 10 and d[j] != 13:
-                    j += 1
-            else:
-                break
-        if not broke or j >= n or d[j] != 39:
-            return i
-        i = j + 1
-
-
-def _name_end(sql: bytes, i: int) -> int:
-    d = sql
-    n = len(sql)
-    while i < n:
-        if d[i] == 34:
-            if i + 1 < n and d[i + 1] == 34:
-                i += 1
-            else:
-                return i + 1
-        i += 1
-    return n + 1
-
-
-def _comment_end(sql: bytes, i: int) -> int:
-    """Comments nest."""
-    d = sql
-    n = len(sql)
-    depth = 1
-    while i + 1 < n:
-        if d[i] == 42 and d[i + 1] == 47:
-            depth -= 1
-            i += 2
-            if depth == 0:
-                return i
-        elif d[i] == 47 and d[i + 1] == 42:
-            depth += 1
-            i += 2
-        else:
-            i += 1
-    return n + 1
-
-
 def _put(o: bytearray, k: int, d: bytes, start: int, end: int) -> int:
     """Copies d[start:end] to o[k:], byte by byte: compiled, a slice assignment through a pointer is something else."""
     while start < end:
@@ -581,56 +423,3 @@ def _put(o: bytearray, k: int, d: bytes, start: int, end: int) -> int:
         k += 1
         start += 1
     return k
-
-
-def _oracle_end(sql: bytes, i: int) -> int:
-    """q'[it's]': the delimiter after the quote, its mirror image and a quote end it."""
-    if i >= len(sql):
-        return len(sql) + 1
-    closing = {91: 93, 123: 125, 40: 41, 60: 62}.get(sql[i], sql[i])
-    end = sql.find(bytes((closing, 39)), i + 1)
-    return len(sql) + 1 if end < 0 else end + 2
-
-
-def _digits_end(sql: bytes, i: int, base: int) -> int:
-    """Behind a run of digits in which single underscores may stand between digits."""
-    d = sql
-    n = len(sql)
-    while i < n:
-        j = i + 1 if d[i] == 95 else i
-        if j >= n:
-            break
-        c = d[j]
-        if c < 48 or (c > 57 and base != 16) or (base < 10 and c >= 48 + base):
-            break
-        if c > 57 and not (65 <= c <= 70 or 97 <= c <= 102):
-            break
-        i = j + 1
-    return i
-
-
-def _number_end(sql: bytes, i: int) -> int:
-    """Behind the number; negative if it is not an integer."""
-    d = sql
-    n = len(sql)
-    if d[i] == 48 and i + 2 < n:
-        low = d[i + 1] | 32
-        base = 16 if low == 120 else 8 if low == 111 else 2 if low == 98 else 0
-        if base:
-            j = _digits_end(sql, i + 2, base)
-            if j > i + 2:
-                return j
-    numeric = False
-    if d[i] != 46:
-        i = _digits_end(sql, i, 10)
-    if i < n and d[i] == 46 and not (i + 1 < n and d[i + 1] == 46):
-        numeric = True
-        i += 1
-        if i < n and 48 <= d[i] <= 57:
-            i = _digits_end(sql, i, 10)
-    if i + 1 < n and (d[i] | 32) == 101:
-        j = i + 2 if (d[i + 1] == 43 or d[i + 1] == 45) and i + 2 < n else i + 1
-        if 48 <= d[j] <= 57:
-            numeric = True
-            i = _digits_end(sql, j, 10)
-    return -i if numeric else i

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pglast import ast, enums
 
-from node.routing.lexer import NUMERIC, STRING, Lexed
+from node.routing.lexed import NUMERIC, STRING, Lexed
 
 NUMBER_BASE: Final = 1_900_000_000  # a marker number is NUMBER_BASE + ordinal, still an int4
 STRING_BASE: Final = "\x02pgmurmur:"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from node.errors import ClientFault
 
 if TYPE_CHECKING:
-    from node.routing.lexer import Lexed
+    from node.routing.lexed import Lexed
     from node.routing.topology import ShardedTable
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pglast import ast, parse_sql
 
-from node.routing.lexer import INTEGER, NUMERIC, STRING, Lexed
+from node.routing.lexed import INTEGER, NUMERIC, STRING, Lexed
 from node.routing.operands import NUMBER_BASE, STRING_BASE, ordinal_of
 from node.routing.select_trees import walk
 

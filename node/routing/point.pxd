@@ -2,7 +2,7 @@
 
 cimport cython
 
-from node.routing cimport hashing, lexer
+from node.routing cimport hashing, lexed as c_lexed
 
 ctypedef const unsigned char *bytes_t
 ctypedef unsigned char *out_t
@@ -30,7 +30,7 @@ cdef class Point:
 
     cpdef int shard(self, object values) except -2
     @cython.locals(marks=list, at=Py_ssize_t, kind=int, start=Py_ssize_t, end=Py_ssize_t, value="long long")
-    cpdef int in_text(self, lexer.Lexed lexed) except -2
+    cpdef int in_text(self, c_lexed.Lexed lexed) except -2
     @cython.locals(size=Py_ssize_t)
     cpdef int in_value(self, bytes data, Py_ssize_t start, Py_ssize_t end, bint binary, unsigned int oid) except -2
     @cython.locals(value="long long", key=bytes)

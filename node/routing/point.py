@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from node.routing import hashing
-from node.routing.lexer import INTEGER, STRING
+from node.routing.lexed import INTEGER, STRING
 from node.routing.operands import Literal, Parameter
 from node.routing.outcome import Role
 from node.routing.shard_map import shard_of
@@ -23,7 +23,7 @@ from node.routing.topology import DataType, Hasher
 
 if TYPE_CHECKING:
     from node.routing.catalog import Catalog
-    from node.routing.lexer import Lexed
+    from node.routing.lexed import Lexed
     from node.routing.operands import Operand
     from node.routing.outcome import Plan, Values
     from node.routing.topology import ShardedTable, Topology

@@ -28,7 +28,7 @@ from node.routing.shard_map import placed_shards
 from node.routing.statement import Kind
 
 if TYPE_CHECKING:
-    from node.routing.lexer import Lexed
+    from node.routing.lexed import Lexed
     from node.routing.select import SelectFacts
     from node.routing.select_sources import Placement
     from node.routing.select_trees import Tree

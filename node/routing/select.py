@@ -23,7 +23,7 @@ from pglast import parse_sql
 from pglast.parser import ParseError
 
 from node.errors import Bug, ClientFault, refused
-from node.routing.lexer import Lexed
+from node.routing.lexed import Lexed
 from node.routing.operands import ordinal_of
 from node.routing.outcome import Aggregate, MergeProgram, Refusal, Road, SortKey, Values
 from node.routing.outline import Outline, outline

@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Final
 
 from node.errors import ClientFault, refused
-from node.routing.lexer import STRING, Lexed
+from node.routing.lexed import STRING, Lexed
 from node.routing.operands import Literal, ordinal_of
 from node.routing.outcome import Values
 from node.routing.select_trees import Tree, ast

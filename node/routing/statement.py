@@ -16,7 +16,8 @@ from pglast import ast
 from pglast.parser import ParseError
 
 from node.errors import ClientFault
-from node.routing.lexer import BACKSLASH, Lexed, lex
+from node.routing.lexed import BACKSLASH, Lexed
+from node.routing.lexer import lex
 from node.routing.memory import ByCatalog, ByDatabase
 from node.routing.operands import Operand, marked
 

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Final, NamedTuple
 
 from node.errors import ClientFault
-from node.routing.lexer import INTEGER, NUMERIC
+from node.routing.lexed import INTEGER, NUMERIC
 from node.routing.operands import Arithmetic, ArrayOf, Cast, Constant, Literal, Operand, Parameter
 from node.routing.outcome import Values
 

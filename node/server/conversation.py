@@ -18,7 +18,7 @@ from node.server.cancel import cancel
 from node.server.connection import Lost, Owner, ServerConnection
 from node.wire import messages
 from node.wire.codes import Backend
-from node.wire.pipeline import NOTHING, TOO_LONG, Requests
+from node.wire.requests import NOTHING, TOO_LONG, Requests
 
 log = logging.getLogger("pgmurmur.server")
 

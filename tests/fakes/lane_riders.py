@@ -8,7 +8,9 @@ from node.client.parameters import NONE
 from node.client.prepared import Prepared
 from node.errors import ServerFault
 from node.pool.core import Waiter
-from node.pool.lane import DEPTH_LIMIT, Lane, Rider
+from node.pool.lane import Lane
+from node.pool.lanes import DEPTH_LIMIT
+from node.pool.rider import Rider
 from node.server.connection import Owner, ServerConnection
 from node.wire import messages as m
 

@@ -13,15 +13,16 @@ from node.auth.verifier import Account, AuthType
 from node.client.parameters import NONE
 from node.client.prepared import PreparedStatements
 from node.client.services import Limits, Services
-from node.client.session import READY, SLOW, Session
+from node.client.session import Session
 from node.client.shape import Shapes
+from node.client.states import READY, SLOW
 from node.database import Database, Layout
 from node.errors import ServerFault
 from node.gate import Gate
 from node.pool.balancer import Balancer
 from node.pool.core import Borrower, PoolCore, Waiter
-from node.pool.lane import Lanes
 from node.pool.lane_count import LaneCount
+from node.pool.lanes import Lanes
 from node.pool.lending import Lending
 from node.pool.pool import Pool
 from node.routing.catalog import Catalog

@@ -16,7 +16,8 @@ from integration.exactness_queries import DDL, KEYS, random_query, random_rows
 from integration.harness import start_server
 
 from node.embedded.workspace import Workspace
-from node.routing.lexer import NUMERIC, STRING, Lexed, lex
+from node.routing.lexed import NUMERIC, STRING, Lexed
+from node.routing.lexer import lex
 from node.routing.outcome import MergeProgram, Refusal, Values
 from node.routing.select import for_shape, program, telling
 from node.routing.statement import parse_lexed

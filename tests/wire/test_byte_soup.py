@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from fakes.session_stage import Stage
 
-from node.client.session import CLOSED, READY
+from node.client.states import CLOSED, READY
 from node.wire import messages as m
 
 STREAMS = 100_000

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from node.client.again import KEPT_BYTES, PIPELINED_BYTES
 from node.client.parameters import parameters
 from node.client.services import Limits
-from node.client.session import CLOSED, RIDING, Session
+from node.client.session import Session
 from node.client.slow import Slow
+from node.client.states import CLOSED, RIDING
 from node.pool.pool import PoolDown
 from node.server.connection import ServerConnection
 from node.wire import messages as m

@@ -8,7 +8,8 @@ from typing import cast
 from fakes.session_stage import Heard, Stage
 
 from node.catalogs import Catalogs
-from node.client.session import CLOSED, READY, Session
+from node.client.session import Session
+from node.client.states import CLOSED, READY
 from node.databases import Databases
 from node.gate import Reason
 from node.janitor import LOOK_AGAIN_S, TICK_S, Janitor

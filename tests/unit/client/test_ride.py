@@ -13,8 +13,8 @@ from node.client.enlist import Shards
 from node.client.parameters import NONE
 from node.client.ride import HELD_BYTES, Ride, Rides
 from node.errors import ClientFault, Fault, ServerFault
-from node.pool.lane import Lanes
 from node.pool.lane_count import LaneCount
+from node.pool.lanes import Lanes
 from node.pool.pool import Pool
 from node.server.connection import ServerConnection
 from node.server.conversation import BUFFERED_BYTES, Conversation

@@ -6,7 +6,8 @@ from fakes.session_stage import Heard, Stage
 from fakes.shell import FakeShell
 
 from node.client.services import Limits
-from node.client.session import CLOSED, READY, WAITING, Session
+from node.client.session import Session
+from node.client.states import CLOSED, READY, WAITING
 from node.gate import Reason
 from node.wire import messages as m
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from node.catalogs import Catalogs
 from node.client.parameters import parameters
-from node.client.session import CLOSED, READY, RIDING, WAITING, Session
+from node.client.session import Session
+from node.client.states import CLOSED, READY, RIDING, WAITING
 from node.client.weight import LIGHT_BYTES, LIGHT_S
 from node.databases import Databases
 from node.gate import Reason

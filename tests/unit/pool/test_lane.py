@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from node.client.parameters import NONE, parameters
 from node.client.prepared import PreparedStatements
-from node.pool.lane import ABANDONED_S, CROWD_MAX, LOOK_EVERY_S, SLOW_S, Lane, riders_of
+from node.pool.lane import CROWD_MAX, Lane
+from node.pool.lanes import ABANDONED_S, LOOK_EVERY_S, SLOW_S
+from node.pool.rider import riders_of
 from node.server.connection import Lost, ServerConnection
 from node.wire import messages as m
 

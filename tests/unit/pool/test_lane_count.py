@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from node.pool.lane import LOOK_EVERY_S
 from node.pool.lane_count import WINDOW_S, LaneCount
+from node.pool.lanes import LOOK_EVERY_S
 
 SECONDS = 60.0
 MOST = 40

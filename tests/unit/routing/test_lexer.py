@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pglast import parser
 
-from node.routing.lexer import BACKSLASH, ORACLE, lex, trace
+from node.routing.lexed import BACKSLASH, ORACLE
+from node.routing.lexer import lex, trace
 
 SHAPES = [
     ("SELECT a FROM t WHERE id = 5", b"select a from t where id = \1", [b"5"]),

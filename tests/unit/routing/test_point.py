@@ -14,7 +14,8 @@ from unit.routing.worlds import BPCHAR, CATALOG, INT8, LISTS, RANGES, TEXT, UUID
 from node.errors import ClientFault
 from node.routing.catalog import Catalog, CatalogColumn, CatalogTable
 from node.routing.hints import NONE, Hints
-from node.routing.lexer import BACKSLASH, lex
+from node.routing.lexed import BACKSLASH
+from node.routing.lexer import lex
 from node.routing.outcome import Combine, Outcome, Plan, Road, Role, Values
 from node.routing.placement import point_of, template
 from node.routing.plan import plan

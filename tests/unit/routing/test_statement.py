@@ -11,7 +11,8 @@ from node.errors import ClientFault
 from node.routing.cache import StatementCache
 from node.routing.catalog import Catalog
 from node.routing.hints import Hints, comment_hints, search_path_names, setting_hints
-from node.routing.lexer import BACKSLASH, lex
+from node.routing.lexed import BACKSLASH
+from node.routing.lexer import lex
 from node.routing.offline import explain_lines, route_lines
 from node.routing.outcome import Combine, Plan, Refusal, Role, Values
 from node.routing.plan import plan_all, plan_unparsed

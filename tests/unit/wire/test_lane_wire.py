@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.wire import messages as m
-from node.wire.pipeline import Pipeline, Requests
+from node.wire.pipeline import Pipeline
+from node.wire.requests import Requests
 
 SQL = b"SELECT $1"
 PARSE, BIND, DESCRIBE, EXECUTE = m.parse(b"", SQL), m.bind(b"", b"", (), (b"x",)), m.describe_portal(b""), m.execute()

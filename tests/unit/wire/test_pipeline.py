@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.wire import messages as m
-from node.wire import pipeline as wire
-from node.wire.pipeline import FAKE_CLOSE_COMPLETE, FAKE_PARSE_COMPLETE, Pipeline, Requests
+from node.wire.pipeline import Pipeline
+from node.wire.reply_queue import FAKE_CLOSE_COMPLETE, FAKE_PARSE_COMPLETE, RING_ENTRIES
+from node.wire.requests import CONTINUED, NOTHING, TOO_LONG, Requests
 
 ME, YOU = "me", "you"
 ROW, TAG, DESCRIPTION = m.data_row([b"1"]), m.command_complete("SELECT 1"), m.row_description([m.Column(b"a", 23)])
@@ -227,8 +228,8 @@ def test_the_ring_tells_its_room_and_goes_round() -> None:
     for _ in range(3):
         while pipeline.room():
             pipeline.owe_query(ME)
-        assert walk(pipeline, (TAG + Z) * wire.RING_ENTRIES, 4096) == (TAG + Z) * wire.RING_ENTRIES
-        assert pipeline.room() == wire.RING_ENTRIES
+        assert walk(pipeline, (TAG + Z) * RING_ENTRIES, 4096) == (TAG + Z) * RING_ENTRIES
+        assert pipeline.room() == RING_ENTRIES
 
 
 def test_garbage_never_does_more_than_break_it() -> None:
@@ -327,9 +328,9 @@ def framed(requests: Requests, chunks: list[bytes]) -> list[bytes]:
     found: list[bytes] = []
     for chunk in chunks:
         requests.feed(chunk)
-        while (letter := requests.next()) not in (wire.NOTHING, wire.TOO_LONG):
+        while (letter := requests.next()) not in (NOTHING, TOO_LONG):
             data = requests.buffer[requests.start : requests.end]
-            if letter == wire.CONTINUED:
+            if letter == CONTINUED:
                 found[-1] += data
             else:
                 assert data[0] == letter
@@ -353,7 +354,7 @@ def test_messages_are_framed_the_same_split_at_every_byte(hold_copy: bool) -> No
 def test_lengths_out_of_bounds_are_refused_at_the_header(length: int) -> None:
     requests = Requests(1024)
     requests.feed(b"Q" + length.to_bytes(4, "big"))
-    assert requests.next() == wire.TOO_LONG
+    assert requests.next() == TOO_LONG
     assert requests.length == length
 
 

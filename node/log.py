@@ -19,12 +19,26 @@ _LEVELS = {
 
 
 class TextFormatter(logging.Formatter):
-    """`worker` is the number of this process among --workers; lines of several end up in one file."""
+    """`worker` is the number of this process among --workers; lines of several end up in one file.
+
+    A client that comes and goes is two lines: what is the same for all lines of a second is made once a second.
+    """
 
     def __init__(self, worker: int | None = None) -> None:
-        who = f"worker={worker} " if worker is not None else ""
-        super().__init__(f"%(asctime)s.%(msecs)03d %(levelname)s %(name)s {who}%(message)s", "%Y-%m-%d %H:%M:%S")
-        self.converter = time.localtime
+        super().__init__()
+        self._who = f"worker={worker} " if worker is not None else ""
+        self._second = -1
+        self._time = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
+        if second != self._second:
+            self._second = second
+            self._time = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        text = f"{self._time}.{int(record.msecs):03d} {record.levelname} {record.name} {self._who}{record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
 
 
 class JsonFormatter(logging.Formatter):
@@ -47,6 +61,9 @@ class JsonFormatter(logging.Formatter):
 
 def configure_logging(level: str, form: str, worker: int | None = None) -> None:
     """`level` is a word or PgDog's filter expression, of which the first word counts."""
+    # Of each line the library finds out where in the code and by whom it was written, which no format here shows.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # the way its manual names (Logging HOWTO, "Optimization")
     word = level.split(",")[0].split("=")[-1].strip().lower()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(worker) if form.startswith("json") else TextFormatter(worker))

@@ -4,5 +4,6 @@ from node.loop.poller cimport Source
 
 cdef class Acceptor(Source):
     cdef object _loop, _listening, _factory
+    cdef int _family
 
     cpdef ready(self, int events)

@@ -26,11 +26,12 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Acceptor(Source):
     """`listening` is a bound, listening, non-blocking socket, which is closed with this."""
 
-    __slots__ = ("_factory", "_listening", "_loop")
+    __slots__ = ("_factory", "_family", "_listening", "_loop")
 
     def __init__(self, loop: Loop, listening: socket.socket, factory: Callable[[], Any]) -> None:
         self._loop = loop
         self._listening = listening
+        self._family = listening.family
         self._factory = factory
         self.number = listening.fileno()
         loop.poller.add(self, READABLE)
@@ -46,7 +47,7 @@ class Acceptor(Source):
                 continue  # that client is gone again: accept(2) passes on what happened to it
             if connected < 0:
                 return
-            self._loop.stream(connected, self._factory())
+            self._loop.stream(connected, self._family, self._factory())
 
     def _pause(self, error: OSError) -> None:
         """The kernel would report the clients who wait in every turn."""

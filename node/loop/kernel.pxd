@@ -8,9 +8,10 @@ from libc.stdint cimport uint32_t
 
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_NONBLOCK
+    int MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
     ssize_t socket_receive "recv"(int number, void* into, size_t limit, int flags)
     ssize_t socket_send "send"(int number, const void* data, size_t count, int flags)
+    int socket_shut_down "shutdown"(int number, int how)
     int socket_accept "accept4"(int number, void* address, void* size, int flags)
 
 
@@ -84,6 +85,10 @@ cdef inline Py_ssize_t send(int number, object data) except -1:
     if errno == EAGAIN or errno == EINTR:
         return 0
     PyErr_SetFromErrno(OSError)
+
+
+cdef inline void shut_down(int number) noexcept:
+    socket_shut_down(number, SHUT_WR)
 
 
 cdef inline int accept(object listening, int number) except -2:

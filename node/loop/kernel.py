@@ -52,6 +52,17 @@ def send(number: int, data: bytes | memoryview) -> int:
         return 0
 
 
+def shut_down(number: int) -> None:
+    """No more is sent: the other side reads the end of the stream. A socket that is not connected any more is fine."""
+    connected = socket.socket(fileno=number)
+    try:
+        connected.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    finally:
+        connected.detach()
+
+
 def accept(listening: socket.socket, number: int) -> int:
     """The descriptor of the next connection, non-blocking and closed on exec; -1: nobody waits. Raises OSError."""
     try:

@@ -89,9 +89,9 @@ class Loop(asyncio.SelectorEventLoop):
         self.poller = Poller(self._failed)
         super().__init__(_Selector(self.poller))
 
-    def stream(self, number: int, protocol: Any) -> Stream:
+    def stream(self, number: int, family: int, protocol: Any) -> Stream:
         """The connected, non-blocking socket `number` becomes a transport, of which the protocol is told at once."""
-        stream = Stream(self, number, protocol)
+        stream = Stream(self, number, family, protocol)
         protocol.connection_made(stream)
         return stream
 

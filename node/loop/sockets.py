@@ -40,7 +40,8 @@ async def adopt(connected: socket.socket, protocol: Streaming) -> None:
     """
     loop = asyncio.get_running_loop()
     if isinstance(loop, Loop):
-        loop.stream(connected.detach(), protocol)
+        family = connected.family
+        loop.stream(connected.detach(), family, protocol)
         return
     try:
         if connected.family == socket.AF_UNIX:

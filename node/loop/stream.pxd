@@ -10,7 +10,7 @@ cdef class Stream(Source):
     cdef object _protocol, _waiting, _error
     cdef Poller _poller
     cdef Receiver _receiver
-    cdef int _asked
+    cdef int _asked, _family
     cdef bint _reading, _closing, _lost, _eof, _paused
     cdef Py_ssize_t _waiting_bytes
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from node.loop import kernel
@@ -29,16 +27,17 @@ GATHERED = 64
 
 
 class Stream(Source):
-    """`number` is a connected, non-blocking stream socket (TCP or UNIX), which is the stream's own from now on."""
+    """`number` is a connected, non-blocking stream socket of `family`, which is the stream's own from now on."""
 
     __slots__ = (
-        "_asked", "_closing", "_eof", "_error", "_lost", "_paused", "_poller", "_protocol", "_reading", "_receiver",
+        "_asked", "_closing", "_eof", "_error", "_lost", "_paused", "_poller", "_family", "_protocol", "_reading", "_receiver",
         "_waiting", "_waiting_bytes", "loop",
     )  # fmt: skip
 
-    def __init__(self, loop: Loop, number: int, protocol: Any) -> None:
+    def __init__(self, loop: Loop, number: int, family: int, protocol: Any) -> None:
         self.loop = loop
         self.number = number
+        self._family = family
         self._poller: Poller = loop.poller
         self._protocol: Any = None
         self._receiver: Receiver | None = None  # the protocol, if it is one: its call costs no look-up
@@ -170,7 +169,7 @@ class Stream(Source):
             if self._closing:
                 self._end(None)
             elif self._eof:
-                self._shut_down()
+                kernel.shut_down(self.number)
 
     def write_eof(self) -> None:
         """What waits is still written, then the other side hears that no more comes. Reading goes on."""
@@ -178,14 +177,10 @@ class Stream(Source):
             return
         self._eof = True
         if self._waiting is None:
-            self._shut_down()
+            kernel.shut_down(self.number)
 
     def can_write_eof(self) -> bool:
         return True
-
-    def _shut_down(self) -> None:
-        with suppress(OSError), _borrowed(self.number) as connected:  # not connected any more: the next read says so
-            connected.shutdown(socket.SHUT_WR)
 
     def pause_reading(self) -> None:
         """The kernel is told only if something comes meanwhile."""
@@ -257,11 +252,14 @@ class Stream(Source):
             return socket.socket(fileno=os.dup(self.number))
         if name not in ("peername", "sockname"):
             return default
+        # named in full, so that Python need not ask the kernel what it is
+        borrowed = socket.socket(self._family, socket.SOCK_STREAM, 0, self.number)
         try:
-            with _borrowed(self.number) as connected:
-                return connected.getpeername() if name == "peername" else connected.getsockname()
+            return borrowed.getpeername() if name == "peername" else borrowed.getsockname()
         except OSError:
             return default
+        finally:
+            borrowed.detach()
 
     def get_protocol(self) -> Any:
         return self._protocol
@@ -272,13 +270,3 @@ class Stream(Source):
 
     def get_write_buffer_size(self) -> int:
         return self._waiting_bytes
-
-
-@contextmanager
-def _borrowed(number: int) -> Iterator[socket.socket]:
-    """For what is asked rarely: the descriptor as a socket object, which does not close it."""
-    borrowed = socket.socket(fileno=number)
-    try:
-        yield borrowed
-    finally:
-        borrowed.detach()

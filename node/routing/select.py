@@ -518,7 +518,7 @@ class _Analysis:
     ) -> MergeProgram:
         targets = tuple(self.select.targetList or ())
         listed = targets + (targets if self.twins else ())
-        listed += tuple(ast.ResTarget(val=expression) for expression in self.hidden)
+        listed += self._hidden_targets(order, targets)
         tree = changed(self.select, targetList=listed, sortClause=order, limitCount=None, limitOffset=None)
         tree = changed(tree, limitOption=enums.LimitOption.LIMIT_OPTION_DEFAULT)
         sql, parameters = deparse(tree, parameters_of(self.select))
@@ -535,6 +535,19 @@ class _Analysis:
             ),
             distinct=None if distinct is None else tuple(map(self._at, distinct)),
         )
+
+    def _hidden_targets(self, order: Any, targets: tuple[Tree, ...]) -> tuple[Tree, ...]:
+        """The hidden columns; one whose own name a bare name in ORDER BY could mean goes by another."""
+        said = [item.node for item in order or ()] + list(self.select.distinctClause or ())
+        bare = {last_name(node) for node in said if isinstance(node, ast.ColumnRef) and len(node.fields) == 1}
+        listed = (*targets, *(ast.ResTarget(val=expression) for expression in self.hidden))
+        found = []
+        for number, target in enumerate(listed[len(targets) :]):
+            name = output_name(target)
+            meant = [other.val for other in listed if output_name(other) == name]
+            clashes = name in bare and any(value != target.val for value in meant)
+            found.append(changed(target, name=f"pgmurmur {number}") if clashes else target)
+        return tuple(found)
 
     def _at(self, column: int) -> int:
         """A provisional number (-1 - index of the hidden column) becomes one from the end of the row."""

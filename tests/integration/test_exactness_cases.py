@@ -134,6 +134,8 @@ def test_errors_are_those_of_one_server(spread: Spread, sql: str, parameters: tu
         "SELECT avg(g), sum(g), min(g), count(g), coalesce(sum(g), 0), coalesce(avg(g), 1.5) FROM t WHERE false",
         "SELECT DISTINCT g FROM t ORDER BY g DESC",
         "SELECT -id AS id FROM t ORDER BY id",
+        'SELECT g FROM t ORDER BY g::text COLLATE "C", id::text COLLATE "C", g, id',
+        "SELECT -g AS g FROM t ORDER BY t.g, g, id",
     ],
 )
 def test_chosen_queries(spread: Spread, sql: str, formats: tuple[int, ...]) -> None:

@@ -434,7 +434,7 @@ class Execution:
 
         def shard(key: bytes | None) -> int:
             assert rule is not None
-            return copying.shard_of_key(rule, key, shards)
+            return copying.shard_of_key(rule, program.key_stored, key, shards)
 
         return shard
 

@@ -30,6 +30,7 @@ from node.routing.rewrite import copy, nodes, render, renumbered
 from node.routing.scopes import Reference
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import DEFAULT, UNKNOWN, Cell, Insert
+from node.routing.stored import AS_GIVEN, stored_key
 from node.routing.topology import ShardedTable
 from node.routing.writes import unmapped
 
@@ -115,17 +116,10 @@ def _learn(question: Question, target: Reference, rule: ShardedTable, cell: Cell
     """Any other key of the only row that lives on this shard has the same answer."""
     statement = question.statement
     built = template(statement, question.topology, question.catalog)
-    if built.point is None and not _may_be_cut(question, target, rule):
+    if built.point is None and not stored_key(question.catalog, target.schema, target.name, rule).changes:
         built.point = made(cell, rule, question.topology, question.catalog, bound=statement.parameters > 0)
     if built.point is not None:
         built.point.learn(plan)
-
-
-def _may_be_cut(question: Question, target: Reference, rule: ShardedTable) -> bool:
-    """Is there a value that `_stored` changes?"""
-    table = question.catalog.table(target.schema, target.name)
-    column = table.column(rule.column) if table is not None else None
-    return column is not None and (column.type_oid == 1042 or (column.type_oid == 1043 and column.type_mod >= 4))
 
 
 def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: Cell) -> int | Refusal:
@@ -142,7 +136,8 @@ def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: 
             return refused
     else:
         try:
-            value = _stored(inserted(cell, rule, question.values), question, target, rule)
+            given = inserted(cell, rule, question.values)
+            value = stored_key(question.catalog, target.schema, target.name, rule).kept(given)
         except LookupError:
             return refuse(
                 f'the value of sharding key "{rule.column}" of "{target.name}" cannot be read',
@@ -153,24 +148,6 @@ def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: 
     if shard is None:
         return Refusal(unmapped(rule, target.name, "NULL" if value is None else repr(value)))
     return shard
-
-
-def _stored(value: KeyValue | None, question: Question, target: Reference, rule: ShardedTable) -> KeyValue | None:
-    """The value as the column keeps it: char(n) without its padding, varchar(n) without blanks beyond its length."""
-    if not isinstance(value, bytes):
-        return value
-    table = question.catalog.table(target.schema, target.name)
-    column = table.column(rule.column) if table is not None else None
-    if column is None:
-        return value
-    if column.type_oid == 1042:
-        return value.rstrip(b" ")
-    if column.type_oid == 1043 and column.type_mod >= 4:
-        text = value.decode("utf-8", "replace")
-        size = column.type_mod - 4
-        if len(text) > size and not text[size:].strip(" "):
-            return text[:size].encode()
-    return value
 
 
 def _default_key(question: Question, target: Reference, rule: ShardedTable) -> Refusal | None:
@@ -246,6 +223,7 @@ def _select(
         text, parameters, routed, target.schema, target.name, columns,
         columns.index(rule.column) if rule is not None and rule.column in columns else -1,
         rule, *ending, insert.returning,
+        AS_GIVEN if rule is None else stored_key(question.catalog, target.schema, target.name, rule),
     )  # fmt: skip
     reason = (
         f"{target.name}: rows of the query go by {rule.column}" if rule is not None else f"{target.name}: every shard"

@@ -14,6 +14,7 @@ from node.routing.conditions import AllOf, AnyOf, Compare, Condition, IsNull, Me
 from node.routing.operands import Operand
 from node.routing.outcome import Values
 from node.routing.shard_map import KeyValue, placed_shards, shard_of
+from node.routing.stored import AS_GIVEN, Stored
 from node.routing.topology import DataType, ShardedTable
 from node.routing.typed import Typed, cast, evaluate, in_range, read_uuid, text_value
 
@@ -86,44 +87,44 @@ def shards_of(rule: ShardedTable, keys: KeySet, shards: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def keys_of(condition: Condition | None, rule: ShardedTable, values: Values) -> KeySet:
+def keys_of(condition: Condition | None, rule: ShardedTable, values: Values, stored: Stored = AS_GIVEN) -> KeySet:
     """The keys a condition allows; it speaks of nothing but the rule's column. ClientFault for unreadable values."""
     match condition:
         case None | Same():
             return ALL
         case Compare(operator="=" | "is"):
-            return _equal(condition, rule, values)
+            return _equal(condition, rule, values, stored)
         case Compare():
             return _ordered(condition, rule, values)
         case Member():
             found = NOTHING
             for operand in condition.operands:
-                found = union(found, _points(evaluate(operand, values, TARGETS[rule.data_type]), rule))
+                found = union(found, _points(evaluate(operand, values, TARGETS[rule.data_type]), rule, stored))
             return found
         case AnyOf():
-            return _any(condition, rule, values)
+            return _any(condition, rule, values, stored)
         case IsNull():
             return JUST_NULL
         case AllOf():
             found = ALL
             for part in condition.parts:
-                found = intersection(found, keys_of(part, rule, values))
+                found = intersection(found, keys_of(part, rule, values, stored))
             return found
         case OneOf():
             found = NOTHING
             for part in condition.parts:
-                found = union(found, keys_of(part, rule, values))
+                found = union(found, keys_of(part, rule, values, stored))
             return found
 
 
-def _equal(condition: Compare, rule: ShardedTable, values: Values) -> KeySet:
+def _equal(condition: Compare, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
     found = evaluate(condition.operand, values, TARGETS[rule.data_type])
     if condition.operator == "is" and found is not None and found.kind == "null":
         return JUST_NULL
-    return _points(found, rule)
+    return _points(found, rule, stored)
 
 
-def _points(found: Typed | None, rule: ShardedTable) -> KeySet:
+def _points(found: Typed | None, rule: ShardedTable, stored: Stored = AS_GIVEN) -> KeySet:
     """The keys equal to a value; a comparison with NULL holds for none."""
     if found is None:
         return ALL
@@ -143,7 +144,7 @@ def _points(found: Typed | None, rule: ShardedTable) -> KeySet:
         return KeySet(frozenset((value,))) if -(2**63) <= value < 2**63 else NOTHING
     if rule.data_type == DataType.VARCHAR:
         if found.kind in ("unknown", "text") and isinstance(value, bytes):
-            return KeySet(frozenset((_utf8(value),)))
+            return KeySet(frozenset((stored.compared(_utf8(value)),)))
         return ALL
     if rule.data_type == DataType.UUID and isinstance(value, bytes):
         if found.kind == "unknown":
@@ -166,7 +167,7 @@ def _utf8(value: bytes) -> bytes:
     return value
 
 
-def _any(condition: AnyOf, rule: ShardedTable, values: Values) -> KeySet:
+def _any(condition: AnyOf, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
     target = TARGETS[rule.data_type]
     found = evaluate(condition.operand, values, target + "[]")
     if found is not None and found.kind == "unknown" and isinstance(found.value, bytes):
@@ -179,7 +180,7 @@ def _any(condition: AnyOf, rule: ShardedTable, values: Values) -> KeySet:
         return ALL
     keys = NOTHING
     for element in found.value:
-        keys = union(keys, _points(element, rule))
+        keys = union(keys, _points(element, rule, stored))
     return keys
 
 
@@ -236,7 +237,7 @@ def inserted(operand: Operand, rule: ShardedTable, values: Values) -> KeyValue |
             if isinstance(value, int):
                 return in_range(value, "int8")
         case DataType.VARCHAR:
-            if isinstance(value, bytes) and found.kind in ("unknown", "text"):
+            if isinstance(value, bytes) and found.kind in ("unknown", "text", "bpchar"):
                 return _utf8(value)
             if found.kind == "int":
                 return str(value).encode()

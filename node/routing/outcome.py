@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from node.errors import ClientFault
+from node.routing.stored import AS_GIVEN, Stored
 
 if TYPE_CHECKING:
     from node.routing.lexer import Lexed
@@ -143,6 +144,7 @@ class InsertSelectProgram:
     insert_head: str  # INSERT INTO … (…) VALUES
     insert_tail: str  # ON CONFLICT …, RETURNING …
     returning: bool
+    key_stored: Stored = AS_GIVEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class CopyProgram:
     rule: ShardedTable
     format: str  # text | csv | binary
     options: tuple[tuple[str, str], ...]
+    key_stored: Stored = AS_GIVEN
 
 
 Program = MergeProgram | SplitProgram | InsertSelectProgram | CopyProgram

@@ -20,6 +20,7 @@ from node.routing.outcome import Plan, Values
 from node.routing.point import NOWHERE, Point, made
 from node.routing.scopes import Level, Reference
 from node.routing.statement import Statement
+from node.routing.stored import AS_GIVEN, BPCHAR, NAME, Stored, stored
 from node.routing.topology import DataType, ShardedTable, Topology
 
 SYSTEM_SCHEMAS: Final = frozenset(("pg_catalog", "information_schema", "pg_toast"))
@@ -28,7 +29,6 @@ _TYPES: Final = {
     DataType.VARCHAR: frozenset((25, 1043, 1042, 19)),
     DataType.UUID: frozenset((2950,)),
 }
-_BPCHAR: Final = 1042
 VIEW_DEPTH_MAX: Final = 16
 
 
@@ -89,7 +89,7 @@ class Slot:
     reference: Reference
     rule: ShardedTable
     conditions: list[Condition] = field(default_factory=list)
-    padded: bool = False  # char(n): trailing blanks are no part of the value
+    stored: Stored = AS_GIVEN  # what the key's column makes of values
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class Template:
         found: Operand | None = None
         set_to = [bool(slot.conditions) for slot in self.slots]
         for slot in self.slots:
-            if slot.padded or slot.rule.function != self.slots[0].rule.function:
+            if slot.stored.type_oid in (BPCHAR, NAME) or slot.rule.function != self.slots[0].rule.function:
                 return None
             for condition in slot.conditions:
                 if not isinstance(condition, Compare) or condition.operator != "=":
@@ -133,10 +133,7 @@ class Template:
         for slot in self.slots:
             keys = ALL
             for condition in slot.conditions:
-                keys = intersection(keys, keys_of(condition, slot.rule, values))
-            if slot.padded and not keys.everything:
-                points = frozenset(p.rstrip(b" ") if isinstance(p, bytes) else p for p in keys.points)
-                keys = KeySet(points) if not keys.intervals else ALL
+                keys = intersection(keys, keys_of(condition, slot.rule, values, slot.stored))
             found.append(keys)
         for group in self.groups:
             keys = ALL
@@ -221,8 +218,7 @@ class _Builder:
         column = self._catalog_column(reference, rule.column)
         self.slot_at[reference.index, rule.column] = len(self.built.slots)
         self.rules[reference.index] = rule
-        padded = column is not None and column.type_oid == _BPCHAR
-        self.built.slots.append(Slot(reference, rule, padded=padded))
+        self.built.slots.append(Slot(reference, rule, stored=stored(column)))
 
     def _catalog_column(self, reference: Reference, name: str) -> CatalogColumn | None:
         table = self.catalog.table(reference.schema, reference.name)
@@ -330,7 +326,7 @@ class _Builder:
         if one.type_oid == two.type_oid:
             return True
         return any(one.type_oid in family and two.type_oid in family for family in _TYPES.values()) and (
-            _BPCHAR not in (one.type_oid, two.type_oid)
+            BPCHAR not in (one.type_oid, two.type_oid)
         )
 
     def _conditions(self, classes: _Classes) -> None:
@@ -376,7 +372,7 @@ class _Builder:
         if (
             ordered
             and slot.rule.data_type == DataType.VARCHAR
-            and (column is None or not column.bytewise or slot.padded)
+            and (column is None or not column.bytewise or slot.stored.type_oid == BPCHAR)
         ):
             return None  # the order of the column's collation is not the order of the mapping's bytes
         return condition

@@ -21,6 +21,7 @@ from node.routing.planning import (
 from node.routing.reads import schema_shards
 from node.routing.shard_map import shard_of
 from node.routing.statement import Kind
+from node.routing.stored import stored_key
 from node.routing.topology import ShardedTable
 
 
@@ -115,7 +116,8 @@ def _key_assignment(question: Question, slot: Slot, shards: tuple[int, ...]) -> 
             continue
         if operand is not None and len(shards) <= 1:
             try:
-                value = inserted(operand, rule, question.values)
+                given = inserted(operand, rule, question.values)
+                value = stored_key(question.catalog, slot.reference.schema, slot.reference.name, rule).kept(given)
             except LookupError:
                 value = None
             else:
@@ -153,8 +155,9 @@ def plan_copy_from(question: Question) -> Outcome:
             f'COPY into "{reference.name}" without its sharding key "{rule.column}" is not supported across shards'
         )
     program = CopyProgram(
-        reference.schema, reference.name, columns, columns.index(rule.column), rule, copy.format, copy.options
-    )
+        reference.schema, reference.name, columns, columns.index(rule.column), rule, copy.format, copy.options,
+        stored_key(question.catalog, reference.schema, reference.name, rule),
+    )  # fmt: skip
     shards = question.every_shard
     reason = f"{reference.name}: rows go by {rule.column}"
     return Plan(shards, Road.SPLIT, Role.PRIMARY, True, Combine.SUM, (reason,), program)

@@ -142,6 +142,7 @@ def _query(node: Any, kind: Kind, part: int, is_marked: bool) -> Statement:
         assigns=_assigns(node, is_marked),
         returning=bool(getattr(node, "returningClause", None)),
         modifying_ctes=scopes.data_modifying_ctes,
+        cte_assigns=tuple(scopes.cte_assigns),
         temporary=temporary,
         part=part,
         is_marked=is_marked,

@@ -103,6 +103,24 @@ def everywhere(question: Question, *reasons: str, road: Road = Road.DIRECT, writ
     return Plan(question.every_shard, road, Role.PRIMARY, writes, Combine.FIRST, reasons)
 
 
+def moving_cte(question: Question, template: Template) -> Refusal | None:
+    """A data-modifying WITH that assigns a sharding key: the row might belong to another shard."""
+    if question.topology.rewrite_shard_key == "ignore":
+        return None
+    assigned = dict(question.statement.cte_assigns)
+    for slot in template.slots:
+        columns = assigned.get(slot.reference.index, ())
+        if columns is None:
+            return refuse("MERGE into a sharded table is not supported across shards")
+        if slot.rule.column in columns:
+            return refuse(
+                f'updating the sharding key "{slot.rule.column}" of "{slot.reference.name}" in WITH is not supported '
+                "across shards",
+                detail="the row would have to move to another shard",
+            )
+    return None
+
+
 def reader(question: Question) -> Refusal | None:
     """A user's function whose body may read tables: on one shard, or on each for itself, it would see only a part."""
     for _, name in question.statement.functions:

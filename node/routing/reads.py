@@ -17,6 +17,7 @@ from node.routing.planning import (
     direct,
     everywhere,
     joined,
+    moving_cte,
     reader,
     refuse,
     role_of,
@@ -197,6 +198,9 @@ def _modifying(question: Question, built: Template) -> Outcome:
         return everywhere(question, "the tables it writes are on every shard")
     if written:
         return refuse(f'writing "{written[0].name}", which every shard has, together with sharded tables in WITH')
+    refused = moving_cte(question, built)
+    if refused is not None:
+        return refused
     shards = built.shards(question.values, question.topology)
     if len(shards) <= 1:
         return by_key(question, built, shards or (0,))

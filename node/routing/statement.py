@@ -148,6 +148,7 @@ class Statement:
     assigns: tuple[tuple[str, Operand | None], ...] = ()  # UPDATE SET and MERGE
     returning: bool = False
     modifying_ctes: int = 0
+    cte_assigns: tuple[tuple[int, tuple[str, ...] | None], ...] = ()  # references these write, and which columns
     inner: Statement | None = None  # what EXPLAIN, PREPARE, DECLARE are about
     analyze: bool = False  # EXPLAIN ANALYZE runs it
     name: str | None = None  # of a savepoint, prepared statement, cursor, channel, global transaction

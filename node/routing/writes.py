@@ -13,6 +13,7 @@ from node.routing.planning import (
     differing,
     direct,
     everywhere,
+    moving_cte,
     reader,
     refuse,
     tables_reason,
@@ -43,7 +44,7 @@ def plan_modify(question: Question) -> Outcome:
     if any(r.written for r in built.whole):
         return refuse("writing a table that every shard has together with sharded tables in WITH")
     shards = built.shards(question.values, question.topology)
-    refused = _key_assignment(question, slot, shards)
+    refused = _key_assignment(question, slot, shards) or moving_cte(question, built)
     if refused is not None:
         return refused
     if not shards:

@@ -24,6 +24,7 @@ CREATE TABLE s (name text, x int);
 CREATE TABLE short (name varchar(3), x int);
 CREATE TABLE padded (name char(5), x int);
 CREATE TABLE cut (name name, x int);
+CREATE TABLE k (id bigint, x int);
 """
 SHARDED = {"t": "bigint"} | dict.fromkeys(("v", "s", "short", "padded", "cut"), "varchar")
 LONG = "l" * 65
@@ -129,6 +130,24 @@ def test_a_key_goes_where_the_column_keeps_it(pair: Pair, mode: str) -> None:
         pair.check(f"SELECT * FROM {table} WHERE name = '{kept}' AND name IN ('{spelled}', 'x')", mode)
         pair.check(f"UPDATE {table} SET name = '{spelled}' WHERE name = '{kept}'", mode)
         pair.check(f"SELECT * FROM {table} WHERE name = '{kept}'", mode)
+
+
+MOVES = """
+!WITH x AS (UPDATE t SET id = 300 WHERE id = 3 RETURNING *) SELECT * FROM x
+!WITH x AS (UPDATE t SET (g, id) = (1, 301) WHERE id = 4 RETURNING *) UPDATE t SET g = 1 WHERE id = 4
+!WITH x AS (UPDATE t SET id = 302 WHERE id = 4) DELETE FROM t WHERE id = 4
+!WITH x AS (MERGE INTO t USING k ON t.id = k.id WHEN MATCHED THEN UPDATE SET id = 303 RETURNING t.id) SELECT * FROM x
+WITH x AS (UPDATE t SET g = 300 WHERE id = 3 RETURNING *) SELECT * FROM x
+WITH x AS (UPDATE t SET g = 300 WHERE id = 4 RETURNING *) UPDATE t SET g = 301 WHERE id = 4 RETURNING g
+"""
+
+
+@pytest.mark.parametrize("mode", ["simple", "prepared"])
+def test_no_row_moves_by_a_with(pair: Pair, mode: str) -> None:
+    for script in MOVES.strip().splitlines():
+        if "MERGE" not in script or pair.plain.major() >= 17:
+            pair.check(script, mode)
+    pair.check("SELECT * FROM t ORDER BY id", mode)
 
 
 def test_a_copied_key_goes_where_the_column_keeps_it(pair: Pair) -> None:

@@ -41,6 +41,8 @@ class CatalogTable:
     locks: bool = False  # a view with FOR UPDATE
     row_security: bool = False
     foreign: bool = False  # it, or a partition below it, lies elsewhere
+    heirs: tuple[tuple[str, str], ...] = ()  # its partitions and children: their rows are among its own
+    rules: bool = False  # CREATE RULE: a write may do something else
 
     def column(self, name: str) -> CatalogColumn | None:
         return next((c for c in self.columns if c.name == name), None)
@@ -117,9 +119,13 @@ class Catalog:
         own_types = {name for row in rows.get("own_types", ()) for name in (row[0] or "").split(SEPARATOR)}
         relations = {(row[0] or "", row[1] or ""): row for row in rows.get("relations", ())}
         foreign = _foreign(kinds, parents)
+        heirs: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for heir, inherited in parents.items():
+            for of in inherited if kinds.get(heir) not in ("v", "m") else ():
+                heirs.setdefault(of, []).append(heir)
         tables = {}
         for key, listed in columns.items():
-            calls, locks, row_security = _relation(relations.get(key))
+            calls, locks, row_security, rules = _relation(relations.get(key))
             tables[key] = CatalogTable(
                 *key,
                 kinds[key],
@@ -131,6 +137,8 @@ class Catalog:
                 locks,
                 row_security,
                 key in foreign,
+                tuple(heirs.get(key, ())),
+                rules,
             )
         return cls(
             tables,
@@ -206,12 +214,12 @@ def _most_volatile(known: dict[str, str], volatility: str, names: Iterable[str])
         known[name] = max(known.get(name, "i"), volatility)  # i < s < v
 
 
-def _relation(row: Row | None) -> tuple[tuple[str, ...] | None, bool, bool]:
-    """calls, locks, row_security"""
+def _relation(row: Row | None) -> tuple[tuple[str, ...] | None, bool, bool, bool]:
+    """calls, locks, row_security, rules"""
     if row is None:
-        return None, False, False
-    _, _, row_security, calls, locks = row
-    return tuple(calls.split(SEPARATOR)) if calls else (), locks == "t", row_security == "t"
+        return None, False, False, False
+    _, _, row_security, calls, locks, rules = row
+    return tuple(calls.split(SEPARATOR)) if calls else (), locks == "t", row_security == "t", rules == "t"
 
 
 def _foreign(

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from node.errors import ClientFault
-from node.routing.catalog import Catalog, CatalogColumn
+from node.routing.catalog import Catalog, CatalogColumn, CatalogTable
 from node.routing.conditions import AllOf, AnyOf, Column, Compare, Condition, IsNull, Member, OneOf, Same
 from node.routing.keys import ALL, KeySet, intersection, keys_of, shards_of
 from node.routing.operands import Operand
@@ -36,7 +36,7 @@ class Place(StrEnum):
     SHARDED = "sharded"
     WHOLE = "whole"  # every shard has all rows: omnisharded, or not configured at all
     SYSTEM = "system"  # catalogs: each shard has its own, one of them is shown
-    OPAQUE = "opaque"  # a view over sharded tables: its rows are spread, by a key nobody can name
+    OPAQUE = "opaque"  # a view over sharded tables, or a parent of some: its rows are spread, by a key nobody can name
     UNKNOWN = "unknown"  # may be sharded; the catalog would know
 
 
@@ -79,7 +79,20 @@ def _by_catalog(
         if table.kind in ("v", "m") or at[1] is None:
             return Place.OPAQUE, None
         return at  # a partition is placed as its table
+    if _has_sharded_heir(table, topology, catalog, depth):
+        return Place.OPAQUE, None
     return Place.WHOLE, None
+
+
+def _has_sharded_heir(table: CatalogTable, topology: Topology, catalog: Catalog, depth: int) -> bool:
+    """Reading a table reads its partitions and children, too."""
+    for schema, name in table.heirs:
+        heir = catalog.table(schema, name)
+        if topology.rule(schema, name) is not None or depth >= VIEW_DEPTH_MAX:
+            return True
+        if heir is not None and _has_sharded_heir(heir, topology, catalog, depth + 1):
+            return True
+    return False
 
 
 @dataclass(slots=True)
@@ -195,7 +208,7 @@ class _Builder:
             elif where == Place.WHOLE:
                 built.whole.append(reference)
             elif built.refusal is None:
-                built.refusal = _no_place(reference, where)
+                built.refusal = _no_place(reference, where, self.catalog)
         classes = _Classes()
         near = _Classes()  # for co-location: also where a join matches
         for level in self.levels:
@@ -440,9 +453,16 @@ def _columns(condition: Condition) -> Iterator[Column]:
             yield condition.column
 
 
-def _no_place(reference: Reference, where: Place) -> ClientFault:
+def _no_place(reference: Reference, where: Place, catalog: Catalog) -> ClientFault:
     name = reference.name if reference.schema is None else f"{reference.schema}.{reference.name}"
     if where == Place.OPAQUE:
+        table = catalog.table(reference.schema, reference.name)
+        if table is not None and table.heirs:
+            return ClientFault(
+                f'table "{name}", whose partitions or children are sharded, is not supported across shards',
+                sqlstate="0A000",
+                hint="configure the table itself as sharded, or query the others",
+            )
         return ClientFault(
             f'view "{name}" over sharded tables is not supported across shards',
             sqlstate="0A000",

@@ -33,7 +33,7 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.placement import template
-from node.routing.planning import HINT_WAYS_OUT, Question, direct, lookup_refusal, reads_only, refuse
+from node.routing.planning import HINT_WAYS_OUT, Question, direct, lookup_refusal, reads_only, refuse, rules
 from node.routing.reads import plan_copy_to, plan_inner, plan_select
 from node.routing.remembered import Remembered
 from node.routing.shard_map import KeyValue, shard_of
@@ -159,9 +159,9 @@ def _plan(question: Question) -> Outcome:
         case Kind.SELECT:
             return plan_select(question)
         case Kind.INSERT:
-            return plan_insert(question)
+            return rules(question) or plan_insert(question)
         case Kind.UPDATE | Kind.DELETE | Kind.MERGE:
-            return plan_modify(question)
+            return rules(question) or plan_modify(question)
         case Kind.COPY_FROM:
             return plan_copy_from(question)
         case Kind.COPY_TO:

@@ -103,6 +103,19 @@ def everywhere(question: Question, *reasons: str, road: Road = Road.DIRECT, writ
     return Plan(question.every_shard, road, Role.PRIMARY, writes, Combine.FIRST, reasons)
 
 
+def rules(question: Question) -> Refusal | None:
+    """A written table with rules: what they do, and on which rows, nobody here knows."""
+    for reference in question.statement.tables:
+        found = question.catalog.named(reference.schema, reference.name) if reference.written else ()
+        if any(table.rules for table in found):
+            return refuse(
+                f'a write to "{reference.name}", which has rules, is not supported across shards',
+                detail="a rule may write rows that belong to other shards",
+                hint=HINT_WAYS_OUT,
+            )
+    return None
+
+
 def moving_cte(question: Question, template: Template) -> Refusal | None:
     """A data-modifying WITH that assigns a sharding key: the row might belong to another shard."""
     if question.topology.rewrite_shard_key == "ignore":

@@ -21,6 +21,7 @@ from node.routing.planning import (
     reader,
     refuse,
     role_of,
+    rules,
     tables_reason,
     volatile_default,
 )
@@ -182,6 +183,9 @@ def _said(known: _Merging, lexed: Lexed) -> tuple[bytes, ...]:
 
 
 def _modifying(question: Question, built: Template) -> Outcome:
+    refused = rules(question)
+    if refused is not None:
+        return refused
     written = [r for r in built.whole if r.written]
     if written and not built.slots:
         for reference in written:

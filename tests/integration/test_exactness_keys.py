@@ -25,8 +25,16 @@ CREATE TABLE short (name varchar(3), x int);
 CREATE TABLE padded (name char(5), x int);
 CREATE TABLE cut (name name, x int);
 CREATE TABLE k (id bigint, x int);
+CREATE TABLE above (id bigint, x int);
+CREATE TABLE below () INHERITS (above);
+CREATE TABLE parted (id bigint, x int) PARTITION BY HASH (id);
+CREATE TABLE part PARTITION OF parted FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TABLE ruled (id bigint, x int);
+CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO below VALUES (new.x, new.id);
 """
-SHARDED = {"t": "bigint"} | dict.fromkeys(("v", "s", "short", "padded", "cut"), "varchar")
+NUMBERED = ("t", "below", "part", "ruled")
+NAMED = ("v", "s", "short", "padded", "cut")
+SHARDED = dict.fromkeys(NUMBERED, "bigint") | dict.fromkeys(NAMED, "varchar")
 LONG = "l" * 65
 WORDS = ("one", "two", "three", "four", "five", "six")
 
@@ -140,6 +148,26 @@ MOVES = """
 WITH x AS (UPDATE t SET g = 300 WHERE id = 3 RETURNING *) SELECT * FROM x
 WITH x AS (UPDATE t SET g = 300 WHERE id = 4 RETURNING *) UPDATE t SET g = 301 WHERE id = 4 RETURNING g
 """
+
+
+HEIRS = """
+INSERT INTO below SELECT i, i FROM generate_series(1, 9) i ;; INSERT INTO part SELECT i, i FROM generate_series(1, 9) i
+SELECT * FROM below WHERE id = 3 ;; SELECT * FROM part ORDER BY id
+!SELECT * FROM above
+!SELECT count(*) FROM above WHERE id = 3
+!SELECT count(*) FROM parted WHERE id = 3
+!UPDATE above SET x = 0
+!INSERT INTO parted VALUES (10, 10)
+!INSERT INTO ruled VALUES (3, 4)
+!WITH x AS (INSERT INTO ruled VALUES (3, 4) RETURNING *) SELECT * FROM x
+!BEGIN ;; DELETE FROM ruled ;; ROLLBACK
+SELECT * FROM below ORDER BY id ;; SELECT count(*) FROM ruled
+"""
+
+
+def test_what_reads_or_writes_sharded_tables_unseen_is_refused(pair: Pair) -> None:
+    for script in HEIRS.strip().splitlines():
+        pair.check(script, "simple")
 
 
 @pytest.mark.parametrize("mode", ["simple", "prepared"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from node.client import session as states
+from node.client.naming import SEARCH_PATH, catalog_of, changes_path
 from node.errors import ClientFault
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
@@ -171,6 +172,8 @@ def _point_of(session: Session, shape: Shape, lexed: Lexed | None) -> Point | No
     point = shape.point
     if point is None or lexed is None or lexed.comments:
         return None
+    if SEARCH_PATH in session.tracked or (session.story and changes_path(session)):
+        return None  # names may mean other tables than those the point was made for
     database, hints = session.database, session.hints
     if point.topology is not database.topology or point.catalog is not database.layout.catalog:
         # another database was asked the same; what it knows of the statement is found again
@@ -279,7 +282,7 @@ def outcome_of(session: Session, shape: Shape, values: Values) -> Plan | Refusal
     hints = session.hints
     if lexed.comments:
         hints = session.services.shapes.hints().over(hints)
-    outcome = plan(shape.statements[0], values, hints, database.topology, database.layout.catalog)
+    outcome = plan(shape.statements[0], values, hints, database.topology, catalog_of(session))
     if type(outcome) is NeedLookup:
         raise ClientFault("lookup queries for sharding keys are not supported yet", sqlstate="0A000")
     return cast("Plan | Refusal", outcome)

@@ -7,10 +7,13 @@ Every answer distinguishes *no* from *not known*; nothing exact is ever conclude
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from node.errors import refused
 from node.routing.catalog_queries import SEPARATOR
+
+PATHS_MAX = 64  # search_paths of clients whose readings of one catalog are kept
 
 Row = Sequence[str | None]
 
@@ -61,6 +64,7 @@ class Catalog:
     type_names: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()  # functions that run unseen: in casts, operator classes, types, domains
     notations: frozenset[str] = frozenset()  # functions that may be called as t.name
+    uncertain: bool = False  # nobody knows the search_path: a name that several schemas have means none of them
 
     EMPTY: ClassVar[Catalog]
 
@@ -162,7 +166,24 @@ class Catalog:
             if found is not None:
                 return found
         named = self._by_name.get(name, ())
+        if self.uncertain and len(named) > 1:
+            raise refused(
+                f'the name "{name}", which several schemas have, after a change of search_path in this transaction',
+                hint="name the schema, too",
+            )
         return named[0] if len(named) == 1 else None
+
+    def under(self, search_path: tuple[str, ...] | None) -> Catalog:
+        """This catalog for a client with that search_path; None: one that nobody knows. Equal paths get one object."""
+        if search_path == self.search_path:
+            return self
+        known: dict[tuple[str, ...] | None, Catalog] | None = self.__dict__.get("_paths")
+        if known is None or len(known) >= PATHS_MAX:
+            object.__setattr__(self, "_paths", known := {})
+        found = known.get(search_path)
+        if found is None:
+            found = known[search_path] = replace(self, search_path=search_path or (), uncertain=search_path is None)
+        return found
 
     def named(self, schema: str | None, name: str) -> Sequence[CatalogTable]:
         """Every table that the name may mean, whatever the search_path of who asks."""

@@ -48,6 +48,9 @@ def place(
         return Place.SYSTEM, None
     if schema is not None and schema.startswith("pg_temp"):
         return Place.WHOLE, None
+    if schema is None and len(catalog.named(None, name)) > 1:
+        found = catalog.table(None, name)
+        schema = None if found is None else found.schema
     if topology.is_omnisharded(schema, name):
         return Place.WHOLE, None
     rule = topology.rule(schema, name)

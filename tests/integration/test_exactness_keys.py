@@ -11,30 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from integration import key_cases as cases
 from integration.harness import Nodes, sharded_table
 from integration.sharded import Answers, Talker, difference, shard_database, trusting_config, trusting_users
 
 from node.embedded.workspace import Workspace
 from node.wire import messages
 
-TABLES = """
-CREATE TABLE t (id bigint PRIMARY KEY, g int, n numeric, f float8, word text);
-CREATE TABLE v (name varchar, x int);
-CREATE TABLE s (name text, x int);
-CREATE TABLE short (name varchar(3), x int);
-CREATE TABLE padded (name char(5), x int);
-CREATE TABLE cut (name name, x int);
-CREATE TABLE k (id bigint, x int);
-CREATE TABLE above (id bigint, x int);
-CREATE TABLE below () INHERITS (above);
-CREATE TABLE parted (id bigint, x int) PARTITION BY HASH (id);
-CREATE TABLE part PARTITION OF parted FOR VALUES WITH (MODULUS 1, REMAINDER 0);
-CREATE TABLE ruled (id bigint, x int);
-CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO below VALUES (new.x, new.id);
-"""
-NUMBERED = ("t", "below", "part", "ruled")
-NAMED = ("v", "s", "short", "padded", "cut")
-SHARDED = dict.fromkeys(NUMBERED, "bigint") | dict.fromkeys(NAMED, "varchar")
 LONG = "l" * 65
 WORDS = ("one", "two", "three", "four", "five", "six")
 
@@ -78,14 +61,18 @@ class Pair:
 def pair(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder: Path = tmp_path_factory.mktemp("keys")
     nodes = Nodes(workspace, folder)
-    tables = "".join(sharded_table(name, "id" if kind == "bigint" else "name", kind) for name, kind in SHARDED.items())
+    lines = {"own": 'schema = "other"'}
+    tables = "".join(
+        sharded_table(name, "id" if kind == "bigint" else "name", kind, lines=lines.get(name, ""))
+        for name, kind in cases.SHARDED.items()
+    )
     with shard_database(workspace, "keys") as (server, shards, plain):
         started = nodes(trusting_config(shards, tables=tables), trusting_users())
         made = Pair(
             Talker(started.host, started.port, "flock"),
             Talker(server.host, server.port, plain.name),
         )
-        for sql in filter(None, map(str.strip, TABLES.split(";\n"))):
+        for sql in filter(None, map(str.strip, cases.TABLES.split(";\n"))):
             made.check(sql, "simple")
         made.check("INSERT INTO t SELECT i, i, i, i, i::text FROM generate_series(0, 30) i", "simple")
         for word in WORDS:
@@ -140,39 +127,22 @@ def test_a_key_goes_where_the_column_keeps_it(pair: Pair, mode: str) -> None:
         pair.check(f"SELECT * FROM {table} WHERE name = '{kept}'", mode)
 
 
-MOVES = """
-!WITH x AS (UPDATE t SET id = 300 WHERE id = 3 RETURNING *) SELECT * FROM x
-!WITH x AS (UPDATE t SET (g, id) = (1, 301) WHERE id = 4 RETURNING *) UPDATE t SET g = 1 WHERE id = 4
-!WITH x AS (UPDATE t SET id = 302 WHERE id = 4) DELETE FROM t WHERE id = 4
-!WITH x AS (MERGE INTO t USING k ON t.id = k.id WHEN MATCHED THEN UPDATE SET id = 303 RETURNING t.id) SELECT * FROM x
-WITH x AS (UPDATE t SET g = 300 WHERE id = 3 RETURNING *) SELECT * FROM x
-WITH x AS (UPDATE t SET g = 300 WHERE id = 4 RETURNING *) UPDATE t SET g = 301 WHERE id = 4 RETURNING g
-"""
-
-
-HEIRS = """
-INSERT INTO below SELECT i, i FROM generate_series(1, 9) i ;; INSERT INTO part SELECT i, i FROM generate_series(1, 9) i
-SELECT * FROM below WHERE id = 3 ;; SELECT * FROM part ORDER BY id
-!SELECT * FROM above
-!SELECT count(*) FROM above WHERE id = 3
-!SELECT count(*) FROM parted WHERE id = 3
-!UPDATE above SET x = 0
-!INSERT INTO parted VALUES (10, 10)
-!INSERT INTO ruled VALUES (3, 4)
-!WITH x AS (INSERT INTO ruled VALUES (3, 4) RETURNING *) SELECT * FROM x
-!BEGIN ;; DELETE FROM ruled ;; ROLLBACK
-SELECT * FROM below ORDER BY id ;; SELECT count(*) FROM ruled
-"""
+@pytest.mark.parametrize("mode", ["simple", "prepared"])
+def test_a_name_in_two_schemas_means_what_search_path_says(pair: Pair, mode: str) -> None:
+    for script in cases.TWICE.strip().splitlines():
+        for client in (pair.node, pair.plain):
+            client.run("DISCARD ALL")
+        pair.check(script, mode)
 
 
 def test_what_reads_or_writes_sharded_tables_unseen_is_refused(pair: Pair) -> None:
-    for script in HEIRS.strip().splitlines():
+    for script in cases.HEIRS.strip().splitlines():
         pair.check(script, "simple")
 
 
 @pytest.mark.parametrize("mode", ["simple", "prepared"])
 def test_no_row_moves_by_a_with(pair: Pair, mode: str) -> None:
-    for script in MOVES.strip().splitlines():
+    for script in cases.MOVES.strip().splitlines():
         if "MERGE" not in script or pair.plain.major() >= 17:
             pair.check(script, mode)
     pair.check("SELECT * FROM t ORDER BY id", mode)

@@ -23,7 +23,7 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.placement import Place, place, template
-from node.routing.planning import Question, differing, direct, everywhere, joined, refuse, volatile_default
+from node.routing.planning import Question, differing, direct, everywhere, joined, reader, refuse, volatile_default
 from node.routing.point import made
 from node.routing.reads import schema_shards
 from node.routing.rewrite import copy, nodes, render, renumbered
@@ -109,6 +109,9 @@ def _rows(
         return plan
     if question.topology.cross_shard_disabled:
         return refuse("an INSERT over several shards is disabled here", sqlstate="58000", hint="insert row by row")
+    refused = reader(question)
+    if refused is not None:
+        return refused
     return _split(question, target, insert, rule, shards, needed)
 
 
@@ -282,6 +285,9 @@ def _whole(question: Question, target: Reference, insert: Insert) -> Outcome:
             detail="each shard would store another value",
             hint="pass the value as a parameter or a literal",
         )
+    refused = reader(question)
+    if refused is not None:
+        return refused
     table = question.catalog.table(target.schema, target.name)
     columns = insert.columns
     if columns is None and table is not None and insert.rows:

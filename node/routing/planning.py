@@ -12,7 +12,7 @@ from node.routing.hints import Hints
 from node.routing.operands import Arithmetic, ArrayOf, Cast, Constant, Literal, Operand, Parameter
 from node.routing.outcome import Combine, Plan, Refusal, Road, Role, Values
 from node.routing.placement import Template
-from node.routing.select_names import CLOCKS, VOLATILE
+from node.routing.select_names import CLOCKS, READERS, VOLATILE
 from node.routing.statement import Statement, parse
 from node.routing.topology import Topology
 
@@ -135,9 +135,14 @@ def moving_cte(question: Question, template: Template) -> Refusal | None:
 
 
 def reader(question: Question) -> Refusal | None:
-    """A user's function whose body may read tables: on one shard, or on each for itself, it would see only a part."""
-    for _, name in question.statement.functions:
-        if name in question.catalog.readers:
+    """A function that may read tables: on one shard, or on each for itself, it would see only a part."""
+    catalog = question.catalog
+    called = [name for _, name in question.statement.functions]
+    for reference in question.statement.tables:
+        for table in catalog.named(reference.schema, reference.name):
+            called += table.calls or ()  # a view's
+    for name in called:
+        if name in catalog.readers or name in READERS:
             return refuse(
                 f"{name}() may read tables, which is not supported across shards",
                 detail="on one shard the function would not see the rows of the others",

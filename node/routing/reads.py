@@ -215,7 +215,7 @@ def _into(question: Question, built: Template) -> Outcome:
     if not built.slots and not built.system:
         what = differing(question.statement, question.catalog)
         if what is None:
-            return everywhere(question, "every shard has these tables", road=Road.DDL)
+            return reader(question) or everywhere(question, "every shard has these tables", road=Road.DDL)
         return refuse(f"{what} in SELECT INTO is not supported across shards")
     return refuse(
         "SELECT INTO from sharded tables is not supported across shards",

@@ -82,3 +82,9 @@ HARMLESS: Final = frozenset(
 )
 SYSTEM_COLUMNS: Final = frozenset(("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"))
 BYTEWISE_COLLATIONS: Final = frozenset(("C", "POSIX", "ucs_basic", "pg_c_utf8"))
+# PostgreSQL's own functions that read tables or run queries.
+READERS: Final = frozenset(("ts_stat", "ts_rewrite")) | {
+    f"{kind}_to_{what}"
+    for kind in ("table", "query", "cursor", "schema", "database")
+    for what in ("xml", "xmlschema", "xml_and_xmlschema")
+}

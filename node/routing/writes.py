@@ -194,6 +194,9 @@ def plan_ddl(question: Question) -> Outcome:
             )
         if what is not None:
             return refuse(f"{what} in {statement.tag} is not supported across shards")
+        refused = reader(question)
+        if refused is not None:
+            return refused
     fixed = schema_shards(question)
     if isinstance(fixed, Plan) and fixed.single and not fixed.anywhere:
         return fixed

@@ -19,6 +19,8 @@ CREATE TABLE twice (id bigint, x int, n numeric);
 CREATE TABLE other.twice (x int, n numeric, id bigint);
 CREATE TABLE own (id bigint, x int);
 CREATE TABLE other.own (id bigint, x int);
+CREATE FUNCTION number() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM t';
+CREATE VIEW counted AS SELECT k.*, number() FROM k;
 CREATE TABLE ruled (id bigint, x int);
 CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO below VALUES (new.x, new.id);
 """
@@ -47,6 +49,13 @@ SET search_path = other ;; SELECT count(*) FROM own ;; SELECT * FROM own WHERE i
 HEIRS = """
 INSERT INTO below SELECT i, i FROM generate_series(1, 9) i ;; INSERT INTO part SELECT i, i FROM generate_series(1, 9) i
 SELECT * FROM below WHERE id = 3 ;; SELECT * FROM part ORDER BY id
+!SELECT * FROM counted
+!INSERT INTO k VALUES (1, number())
+!INSERT INTO t (id, n) VALUES (101, number()), (102, 1), (103, 2), (104, 3)
+!CREATE TABLE fresh AS SELECT number()
+!SELECT number() INTO fresh
+!SELECT ndoc FROM ts_stat('SELECT to_tsvector(word) FROM t')
+!SELECT query_to_xml('SELECT count(*) FROM t', true, false, '')
 !SELECT * FROM above
 !SELECT count(*) FROM above WHERE id = 3
 !SELECT count(*) FROM parted WHERE id = 3

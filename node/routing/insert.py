@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pglast import ast, parse_sql
@@ -9,6 +10,7 @@ from pglast import ast, parse_sql
 from node.errors import ClientFault
 from node.routing.facts import facts
 from node.routing.keys import inserted
+from node.routing.operands import Parameter
 from node.routing.outcome import (
     Combine,
     InsertSelectProgram,
@@ -30,7 +32,7 @@ from node.routing.rewrite import copy, nodes, render, renumbered
 from node.routing.scopes import Reference
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import DEFAULT, UNKNOWN, Cell, Insert
-from node.routing.stored import AS_GIVEN, stored_key
+from node.routing.stored import AS_GIVEN, Stored, stored_key
 from node.routing.topology import ShardedTable
 from node.routing.writes import unmapped
 
@@ -94,9 +96,14 @@ def _rows(
     at = columns.index(rule.column) if rule.column in columns else -1
     shards: list[int] = []
     cell: Cell = DEFAULT
+    values = question.values
+    stored = stored_key(question.catalog, target.schema, target.name, rule)
+    loose = template(question.statement, question.topology, question.catalog).loose
+    if loose:
+        values = replace(values, loose=loose)
     for row in insert.rows or ((),):
         cell = row[at] if 0 <= at < len(row) else DEFAULT
-        found = _row_shard(question, target, rule, cell)
+        found = _row_shard(question, target, rule, cell, values, stored)
         if isinstance(found, Refusal):
             return found
         shards.append(found)
@@ -119,13 +126,16 @@ def _learn(question: Question, target: Reference, rule: ShardedTable, cell: Cell
     """Any other key of the only row that lives on this shard has the same answer."""
     statement = question.statement
     built = template(statement, question.topology, question.catalog)
-    if built.point is None and not stored_key(question.catalog, target.schema, target.name, rule).changes:
+    loose = isinstance(cell, Parameter) and cell.number in built.loose
+    if built.point is None and not loose and not stored_key(question.catalog, target.schema, target.name, rule).changes:
         built.point = made(cell, rule, question.topology, question.catalog, bound=statement.parameters > 0)
     if built.point is not None:
         built.point.learn(plan)
 
 
-def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: Cell) -> int | Refusal:
+def _row_shard(
+    question: Question, target: Reference, rule: ShardedTable, cell: Cell, values: Values, stored: Stored
+) -> int | Refusal:
     if cell == UNKNOWN:
         return refuse(
             f'an expression as sharding key "{rule.column}" of "{target.name}" is not supported across shards',
@@ -139,8 +149,7 @@ def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: 
             return refused
     else:
         try:
-            given = inserted(cell, rule, question.values)
-            value = stored_key(question.catalog, target.schema, target.name, rule).kept(given)
+            value = stored.kept(inserted(cell, rule, values))
         except LookupError:
             return refuse(
                 f'the value of sharding key "{rule.column}" of "{target.name}" cannot be read',

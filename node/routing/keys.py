@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from node.errors import ClientFault
 from node.routing.conditions import AllOf, AnyOf, Compare, Condition, IsNull, Member, OneOf, Same
-from node.routing.operands import Operand
+from node.routing.operands import ArrayOf, Operand, Parameter
 from node.routing.outcome import Values
 from node.routing.shard_map import KeyValue, placed_shards, shard_of
 from node.routing.stored import AS_GIVEN, Stored
@@ -97,6 +97,8 @@ def keys_of(condition: Condition | None, rule: ShardedTable, values: Values, sto
         case Compare():
             return _ordered(condition, rule, values)
         case Member():
+            if _mixed(condition.operands, rule, values):
+                return ALL
             found = NOTHING
             for operand in condition.operands:
                 found = union(found, _points(evaluate(operand, values, TARGETS[rule.data_type]), rule, stored))
@@ -167,8 +169,20 @@ def _utf8(value: bytes) -> bytes:
     return value
 
 
+def _mixed(operands: tuple[Operand, ...], rule: ShardedTable, values: Values) -> bool:
+    """Elements of one list get one type: beside a fraction, '1.0' and an undeclared parameter are no integers."""
+    if rule.data_type != DataType.BIGINT or len(operands) < 2:
+        return False
+    known = [evaluate(o, values, "") for o in operands if not isinstance(o, Parameter)]
+    return any(found is None or found.kind not in ("int", "unknown", "null") for found in known) and (
+        len(known) < len(operands) or any(found is not None and found.kind == "unknown" for found in known)
+    )
+
+
 def _any(condition: AnyOf, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
     target = TARGETS[rule.data_type]
+    if isinstance(condition.operand, ArrayOf) and _mixed(condition.operand.elements, rule, values):
+        return ALL
     found = evaluate(condition.operand, values, target + "[]")
     if found is not None and found.kind == "unknown" and isinstance(found.value, bytes):
         found = cast(found, target + "[]")

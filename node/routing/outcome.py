@@ -59,6 +59,7 @@ class Values:
     types: Sequence[int] = ()
     start: int = 0  # ordinal of this statement's first literal within `lexed` (multi-statement queries)
     part: int = 0  # which statement of the text this is
+    loose: frozenset[int] = frozenset()  # parameters whose type is not certain where the client left it open
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,16 @@ remains per execution is to fill in values (`Template.shards`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from node.errors import ClientFault
 from node.routing.catalog import Catalog, CatalogColumn, CatalogTable
 from node.routing.conditions import AllOf, AnyOf, Column, Compare, Condition, IsNull, Member, OneOf, Same
+from node.routing.inference import loose_parameters
 from node.routing.keys import ALL, KeySet, intersection, keys_of, shards_of
-from node.routing.operands import Operand
+from node.routing.operands import Operand, Parameter
 from node.routing.outcome import Plan, Values
 from node.routing.point import NOWHERE, Point, made
 from node.routing.scopes import Level, Reference
@@ -120,6 +121,7 @@ class Template:
     reasons: dict[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
     plans: dict[tuple[int, str | None], Plan] = field(default_factory=dict)
     merging: Any = None  # what reads.py knows of the statement over several shards
+    loose: frozenset[int] = frozenset()  # see inference.py
     point: Point | None = None  # reads the one value that decides all keys; of an INSERT: the key of its only row
 
     def operand(self) -> Operand | None:
@@ -146,6 +148,8 @@ class Template:
     def keys(self, values: Values) -> list[KeySet]:
         """Per slot. ClientFault for values that cannot be read."""
         found = []
+        if self.loose:
+            values = replace(values, loose=self.loose)
         for slot in self.slots:
             keys = ALL
             for condition in slot.conditions:
@@ -200,6 +204,7 @@ class _Builder:
 
     def build(self) -> Template:
         built = self.built
+        built.loose = loose_parameters(self.statement, self.catalog)
         for reference in self.statement.tables:
             where, rule = place(
                 reference.schema, reference.name, self.topology, self.catalog, self._mentioned(reference)
@@ -224,7 +229,7 @@ class _Builder:
         self._groups(classes)
         self._colocation(near)
         operand = built.operand() if self.statement.insert is None else None
-        if operand is not None:
+        if operand is not None and not (isinstance(operand, Parameter) and operand.number in built.loose):
             built.point = made(
                 operand, built.slots[0].rule, self.topology, self.catalog, bound=self.statement.parameters > 0
             )

@@ -143,6 +143,9 @@ class Statement:
     user_keywords: bool = False  # CURRENT_USER and its kin
     samples: bool = False  # TABLESAMPLE
     parameters: int = 0  # highest $n
+    mentions: tuple[tuple[int, int], ...] = ()  # of each parameter, how many
+    compared: tuple[tuple[int, str], ...] = ()  # those directly beside a column, by = and its kin or IN
+    casts: tuple[tuple[int, str], ...] = ()  # those that are cast, and to what
     insert: Insert | None = None
     copy: Copy | None = None
     assigns: tuple[tuple[str, Operand | None], ...] = ()  # UPDATE SET and MERGE

@@ -127,6 +127,8 @@ def _parameter(number: int, values: Values, target: str) -> Typed | None:
     if raw is None:
         return NULL
     declared = values.types[number - 1] if number <= len(values.types) else 0
+    if not declared and number in values.loose:
+        return None
     name = OIDS.get(declared) if declared else target
     if name is None:
         return None
@@ -242,8 +244,15 @@ def cast(kept: Typed, name: str) -> Typed | None:
 
 
 def _arithmetic(operand: Arithmetic, values: Values, target: str) -> Typed | None:
-    left = evaluate(operand.left, values, target)
-    right = evaluate(operand.right, values, target)
+    # A parameter takes the type of what is beside it.
+    left, right = (
+        None if isinstance(side, Parameter) else evaluate(side, values, target)
+        for side in (operand.left, operand.right)
+    )
+    if left is None and right is not None and right.kind == "int":
+        left = evaluate(operand.left, values, target)
+    elif right is None and left is not None and left.kind == "int":
+        right = evaluate(operand.right, values, target)
     if left is None or right is None:
         return None
     if left.kind == "null" or right.kind == "null":

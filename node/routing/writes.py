@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from node.errors import ClientFault
 from node.routing.keys import inserted
 from node.routing.outcome import Combine, CopyProgram, Outcome, Plan, Refusal, Road, Role
@@ -112,12 +114,13 @@ def _modify_whole(question: Question, built: Template) -> Outcome:
 def _key_assignment(question: Question, slot: Slot, shards: tuple[int, ...]) -> Refusal | None:
     """An UPDATE may assign the key only what keeps the row where it is."""
     rule = slot.rule
+    loose = template(question.statement, question.topology, question.catalog).loose
     for name, operand in question.statement.assigns:
         if name != rule.column or question.topology.rewrite_shard_key == "ignore":
             continue
         if operand is not None and len(shards) <= 1:
             try:
-                given = inserted(operand, rule, question.values)
+                given = inserted(operand, rule, replace(question.values, loose=loose))
                 value = stored_key(question.catalog, slot.reference.schema, slot.reference.name, rule).kept(given)
             except LookupError:
                 value = None

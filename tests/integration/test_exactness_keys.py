@@ -7,6 +7,7 @@ refused, and must leave nothing behind.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +147,41 @@ def test_no_row_moves_by_a_with(pair: Pair, mode: str) -> None:
         if "MERGE" not in script or pair.plain.major() >= 17:
             pair.check(script, mode)
     pair.check("SELECT * FROM t ORDER BY id", mode)
+
+
+def _float8(value: float) -> bytes:
+    return struct.pack("!d", value)
+
+
+NUMBERS = range(12)
+
+
+@pytest.mark.parametrize(
+    ("sql", "values", "form"),
+    [
+        ("SELECT * FROM t WHERE f = $1 AND id = $1", [_float8(n) for n in NUMBERS], 1),
+        ("SELECT $1::float8, id FROM t WHERE id = $1", [_float8(n) for n in NUMBERS], 1),
+        ("SELECT * FROM t WHERE n = $1 AND id = $1", [b"%d.0" % n for n in NUMBERS], 0),
+        ("SELECT * FROM t WHERE word = $1 AND id = $1::bigint", [b"%d" % n for n in NUMBERS], 1),
+        ("SELECT * FROM t WHERE id = $1 + 0.5", [b"%d.5" % n for n in NUMBERS], 0),
+        ("SELECT * FROM t WHERE id = $1 + 1", [b"%d" % n for n in NUMBERS], 0),
+        ("SELECT * FROM t WHERE id IN ($1, 2.5)", [b"%d.0" % n for n in NUMBERS], 0),
+        ("SELECT * FROM t WHERE id IN ('4.0', 2.5, $1)", [b"%d.0" % n for n in NUMBERS], 0),
+        ("SELECT * FROM t WHERE id = ANY(ARRAY[$1, 2.5])", [b"%d.0" % n for n in NUMBERS], 0),
+        ("SELECT * FROM t WHERE id = $1 AND g = $1", [b"%d" % n for n in NUMBERS], 0),
+        ("SELECT * FROM t WHERE id = $1 AND g = $1", [struct.pack("!q", n) for n in NUMBERS], 1),
+        ("UPDATE t SET f = $1 WHERE id = $1", [_float8(n) for n in NUMBERS], 1),
+    ],
+)
+def test_a_parameter_has_the_type_of_its_first_mention(pair: Pair, sql: str, values: list[bytes], form: int) -> None:
+    for value in values:
+        pair.bound(sql, value, form)
+
+
+def test_a_key_whose_value_another_column_gets_too(pair: Pair) -> None:
+    for number in range(1001, 1009):
+        pair.bound("INSERT INTO t (g, id) VALUES ($1, $1)", b"%d" % number, 0)
+        pair.bound("SELECT * FROM t WHERE id = $1", b"%d" % number, 0)
 
 
 def test_a_copied_key_goes_where_the_column_keeps_it(pair: Pair) -> None:

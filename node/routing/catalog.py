@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from node.errors import refused
 from node.routing.catalog_queries import SEPARATOR
+from node.routing.select_names import ARRAY_TYPES
 
 PATHS_MAX = 64  # search_paths of clients whose readings of one catalog are kept
 
@@ -215,6 +216,12 @@ class Catalog:
     def is_nondeterministic(self, schema: str | None, table: str, column: str) -> bool | None:
         found = self._column(schema, table, column)
         return None if found is None else found.nondeterministic
+
+    def is_array(self, schema: str | None, table: str, column: str) -> bool | None:
+        found = self._column(schema, table, column)
+        if found is None:
+            return None
+        return found.type_oid in ARRAY_TYPES or self.types.get(found.type_oid, ("", ""))[1].startswith("_")
 
     def is_aggregate(self, function: str) -> bool | None:
         if function in self.aggregates:

@@ -155,6 +155,8 @@ def test_chosen_queries_without_order(spread: Spread, sql: str) -> None:
         "SELECT stddev(f) FROM t",
         "SELECT stddev(f)::numeric FROM t",
         "SELECT count(DISTINCT (g, h)) FROM t",
+        "SELECT count(DISTINCT ar) FROM t",
+        "SELECT count(DISTINCT (CASE WHEN true THEN ar END)) FROM t WHERE ar = '{1}'",
         "SELECT id FROM t ORDER BY upper(s)",
         "SELECT max(name) FROM (SELECT upper(s) AS name FROM t) AS x",
     ],

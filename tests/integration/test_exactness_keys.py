@@ -184,6 +184,21 @@ def test_a_key_whose_value_another_column_gets_too(pair: Pair) -> None:
         pair.bound("SELECT * FROM t WHERE id = $1", b"%d" % number, 0)
 
 
+def test_a_part_may_be_out_of_range_where_the_whole_is_not(pair: Pair) -> None:
+    listed = []
+    for shard, g in ((0, 30000), (1, -30000)):
+        asked = f"/* pgmurmur_shard: {shard} */ SELECT string_agg(id::text, ',') FROM (SELECT id FROM t LIMIT 3) x"
+        (ids,) = messages.parse_data_row(pair.node.run(asked).rows[0])
+        assert ids is not None
+        listed.append(ids.decode())
+        pair.check(f"UPDATE t SET g = {g} WHERE id IN ({listed[-1]})", "simple")
+    for cast in ("sum(g)::int2", "sum(g)::numeric(3, 0)", "CAST(avg(g) AS numeric(4, 1))", "sum(g)::int2 AS s"):
+        for mode in Talker.MODES:
+            sql = f"SELECT {cast}, count(*) FROM t WHERE id IN ({', '.join(listed)})"
+            assert pair.node.ask(sql, mode=mode).said[-1].tag == "SELECT 1"
+            pair.check(sql, mode)
+
+
 def test_a_copied_key_goes_where_the_column_keeps_it(pair: Pair) -> None:
     for table, ending, size in (("padded", b" ", 5), ("short", b"    ", 3), ("cut", b"c" * 70, 63)):
         words = [word.encode()[:3] for word in WORDS]

@@ -13,10 +13,11 @@ from node.errors import ClientFault, Fault
 from node.gather import copy as copy_core
 from node.gather.copy import CopyFormat, CopySplitter
 from node.gather.split import combine_tags
+from node.routing.keys import target_of
 from node.routing.outcome import CopyProgram, Plan
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.stored import Stored
-from node.routing.topology import DataType, ShardedTable
+from node.routing.topology import ShardedTable
 from node.routing.typed import binary_value, text_value
 from node.routing.writes import unmapped
 from node.server.conversation import Conversation, fault_of
@@ -29,14 +30,13 @@ if TYPE_CHECKING:
     from node.client.session import Session
 
 _KINDS = {"text": copy_core.TEXT, "csv": copy_core.CSV, "binary": copy_core.BINARY}
-_TYPES = {DataType.BIGINT: "int8", DataType.VARCHAR: "text", DataType.UUID: "uuid"}
 
 
 def shard_of_key(rule: ShardedTable, stored: Stored, key: bytes | None, shards: int, *, binary: bool = False) -> int:
     """The shard of a key as text (or in its binary form). Raises 22P02 as PostgreSQL would, 58000 if unmapped."""
     value: KeyValue | None = None
     if key is not None:
-        name = _TYPES[rule.data_type]
+        name = target_of(rule, stored)
         typed = binary_value(key, name, 0) if binary else text_value(key, name)
         found = typed.value if typed is not None else None
         if not isinstance(found, int | bytes):

@@ -149,7 +149,7 @@ def _row_shard(
             return refused
     else:
         try:
-            value = stored.kept(inserted(cell, rule, values))
+            value = stored.kept(inserted(cell, rule, values, stored))
         except LookupError:
             return refuse(
                 f'the value of sharding key "{rule.column}" of "{target.name}" cannot be read',

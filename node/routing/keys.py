@@ -21,6 +21,8 @@ from node.routing.typed import Typed, cast, evaluate, in_range, read_uuid, text_
 WIDTH_MAX: Final = 64  # a BETWEEN no wider than this is a list of keys, also under a hash
 TARGETS: Final = {DataType.BIGINT: "int8", DataType.VARCHAR: "text", DataType.UUID: "uuid", DataType.VECTOR: "vector"}
 
+_SMALLER: Final = {23: "int4", 21: "int2"}
+
 Interval = tuple[KeyValue | None, KeyValue | None]  # both ends included; None: open
 
 
@@ -95,13 +97,14 @@ def keys_of(condition: Condition | None, rule: ShardedTable, values: Values, sto
         case Compare(operator="=" | "is"):
             return _equal(condition, rule, values, stored)
         case Compare():
-            return _ordered(condition, rule, values)
+            return _ordered(condition, rule, values, stored)
         case Member():
             if _mixed(condition.operands, rule, values):
                 return ALL
             found = NOTHING
+            beside = stored if len(condition.operands) < 2 else stored.wider  # numbers may widen the list's type
             for operand in condition.operands:
-                found = union(found, _points(evaluate(operand, values, TARGETS[rule.data_type]), rule, stored))
+                found = union(found, _points(evaluate(operand, values, target_of(rule, beside)), rule, beside))
             return found
         case AnyOf():
             return _any(condition, rule, values, stored)
@@ -119,8 +122,14 @@ def keys_of(condition: Condition | None, rule: ShardedTable, values: Values, sto
             return found
 
 
+def target_of(rule: ShardedTable, stored: Stored = AS_GIVEN) -> str:
+    """The type that a literal or a parameter takes beside the key column; errors name it."""
+    target = TARGETS[rule.data_type]
+    return _SMALLER.get(stored.type_oid, target) if target == "int8" else target
+
+
 def _equal(condition: Compare, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
-    found = evaluate(condition.operand, values, TARGETS[rule.data_type])
+    found = evaluate(condition.operand, values, target_of(rule, stored))
     if condition.operator == "is" and found is not None and found.kind == "null":
         return JUST_NULL
     return _points(found, rule, stored)
@@ -135,7 +144,7 @@ def _points(found: Typed | None, rule: ShardedTable, stored: Stored = AS_GIVEN) 
     value = found.value
     if rule.data_type == DataType.BIGINT:
         if found.kind == "unknown" and isinstance(value, bytes):
-            read = text_value(value, "int8")
+            read = text_value(value, target_of(rule, stored))
             value = read.value if read is not None else None
         if isinstance(value, Decimal):  # bigint is compared as numeric: 5.0 finds 5, 1.5 finds nothing
             if value != value.to_integral_value():
@@ -180,7 +189,7 @@ def _mixed(operands: tuple[Operand, ...], rule: ShardedTable, values: Values) ->
 
 
 def _any(condition: AnyOf, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
-    target = TARGETS[rule.data_type]
+    target = target_of(rule, stored)
     if isinstance(condition.operand, ArrayOf) and _mixed(condition.operand.elements, rule, values):
         return ALL
     found = evaluate(condition.operand, values, target + "[]")
@@ -198,8 +207,8 @@ def _any(condition: AnyOf, rule: ShardedTable, values: Values, stored: Stored) -
     return keys
 
 
-def _ordered(condition: Compare, rule: ShardedTable, values: Values) -> KeySet:
-    found = evaluate(condition.operand, values, TARGETS[rule.data_type])
+def _ordered(condition: Compare, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
+    found = evaluate(condition.operand, values, target_of(rule, stored))
     if found is None:
         return ALL
     if found.kind == "null":
@@ -207,7 +216,7 @@ def _ordered(condition: Compare, rule: ShardedTable, values: Values) -> KeySet:
     value = found.value
     if rule.data_type == DataType.BIGINT:
         if found.kind == "unknown":
-            read = text_value(value, "int8") if isinstance(value, bytes) else None
+            read = text_value(value, target_of(rule, stored)) if isinstance(value, bytes) else None
             value = read.value if read is not None else None
         if not isinstance(value, int):
             return ALL
@@ -228,9 +237,9 @@ def _ordered(condition: Compare, rule: ShardedTable, values: Values) -> KeySet:
     return KeySet(intervals=((bound, None) if condition.operator in (">", ">=") else (None, bound),))
 
 
-def inserted(operand: Operand, rule: ShardedTable, values: Values) -> KeyValue | None:
+def inserted(operand: Operand, rule: ShardedTable, values: Values, stored: Stored = AS_GIVEN) -> KeyValue | None:
     """The key a row gets when this is assigned to the key column. LookupError: not known; ClientFault: not possible."""
-    found = evaluate(operand, values, TARGETS[rule.data_type])
+    found = evaluate(operand, values, target_of(rule, stored))
     if found is None:
         raise LookupError
     if found.kind == "null":
@@ -239,7 +248,7 @@ def inserted(operand: Operand, rule: ShardedTable, values: Values) -> KeyValue |
     match rule.data_type:
         case DataType.BIGINT:
             if found.kind == "unknown" and isinstance(value, bytes):
-                read = text_value(value, "int8")
+                read = text_value(value, target_of(rule, stored))
                 value = read.value if read is not None else None
             if isinstance(value, Decimal):
                 if found.kind == "float" or value != value.to_integral_value():

@@ -27,6 +27,11 @@ class Stored(NamedTuple):
         """Is there a value that is not kept as it is?"""
         return self.type_oid in (BPCHAR, NAME) or (self.type_oid == _VARCHAR and self.type_mod >= _HEADER)
 
+    @property
+    def wider(self) -> Stored:
+        """The same for text; of integers nothing is known."""
+        return self if self.changes else AS_GIVEN
+
     def kept(self, value: KeyValue | None) -> KeyValue | None:
         """char(n) without its padding, varchar(n) without blanks beyond its length, name cut. Other text that is too
         long is for the server to reject."""

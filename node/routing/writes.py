@@ -120,8 +120,8 @@ def _key_assignment(question: Question, slot: Slot, shards: tuple[int, ...]) -> 
             continue
         if operand is not None and len(shards) <= 1:
             try:
-                given = inserted(operand, rule, replace(question.values, loose=loose))
-                value = stored_key(question.catalog, slot.reference.schema, slot.reference.name, rule).kept(given)
+                values = replace(question.values, loose=loose)
+                value = slot.stored.kept(inserted(operand, rule, values, slot.stored))
             except LookupError:
                 value = None
             else:

@@ -9,6 +9,8 @@ CREATE TABLE s (name text, x int);
 CREATE TABLE short (name varchar(3), x int);
 CREATE TABLE padded (name char(5), x int);
 CREATE TABLE cut (name name, x int);
+CREATE TABLE small (id int, x int);
+CREATE TABLE smaller (id smallint, x int);
 CREATE TABLE k (id bigint, x int);
 CREATE TABLE above (id bigint, x int);
 CREATE TABLE below () INHERITS (above);
@@ -24,7 +26,7 @@ CREATE VIEW counted AS SELECT k.*, number() FROM k;
 CREATE TABLE ruled (id bigint, x int);
 CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO below VALUES (new.x, new.id);
 """
-NUMBERED = ("t", "below", "part", "ruled", "twice", "own")
+NUMBERED = ("t", "below", "part", "ruled", "twice", "own", "small", "smaller")
 NAMED = ("v", "s", "short", "padded", "cut")
 SHARDED = dict.fromkeys(NUMBERED, "bigint") | dict.fromkeys(NAMED, "varchar")
 
@@ -44,6 +46,20 @@ SET search_path = other ;; BEGIN ;; INSERT INTO twice VALUES (1, 1, 51), (1, 1, 
 RESET search_path ;; SELECT id FROM twice ORDER BY id ;; SELECT id FROM other.twice ORDER BY id
 INSERT INTO own VALUES (1, 1), (2, 2) ;; SELECT count(*) FROM own ;; INSERT INTO other.own VALUES (3, 3), (4, 4), (5, 5) ;; SELECT count(*) FROM other.own
 SET search_path = other ;; SELECT count(*) FROM own ;; SELECT * FROM own WHERE id = 5 ;; SELECT * FROM public.own ORDER BY id ;; SET search_path = public ;; SELECT count(*) FROM own
+"""
+
+UNREADABLE = """
+SELECT * FROM {} WHERE id = 'x'
+SELECT * FROM {} WHERE id = ''
+SELECT * FROM {} WHERE id = '70000'
+SELECT * FROM {} WHERE id > '99999999999'
+SELECT * FROM {} WHERE id = '99999999999999999999'
+SELECT * FROM {} WHERE id IN ('70000', 1, 99999999999)
+SELECT * FROM {} WHERE id BETWEEN '1' AND '1x'
+INSERT INTO {} VALUES ('x', 1)
+INSERT INTO {} VALUES ('70000', 1)
+INSERT INTO {} VALUES ('99999999999999999999', 1)
+UPDATE {} SET x = 1 WHERE id = '1.0'
 """
 
 HEIRS = """

@@ -199,6 +199,21 @@ def test_a_part_may_be_out_of_range_where_the_whole_is_not(pair: Pair) -> None:
             pair.check(sql, mode)
 
 
+@pytest.mark.parametrize("mode", ["simple", "prepared"])
+@pytest.mark.parametrize("table", ["k", "own", "small", "smaller"])
+def test_errors_name_the_type_of_the_column(pair: Pair, table: str, mode: str) -> None:
+    name = "other.own" if table == "own" else table
+    for script in cases.UNREADABLE.strip().splitlines():
+        pair.check(script.format(name), mode)
+    for value in (b"x", b"70000", b"99999999999999999999", b""):
+        pair.bound(f"SELECT * FROM {name} WHERE id = $1", value, 0)
+    for value in (b"x", b"70000", b"99999999999999999999"):
+        ours, right = (
+            client.copy_in(f"COPY {name} FROM STDIN", [value + b"\t1\n"]) for client in (pair.node, pair.plain)
+        )
+        assert (ours.tag, ours.sqlstate, ours.text) == (right.tag, right.sqlstate, right.text)
+
+
 def test_a_copied_key_goes_where_the_column_keeps_it(pair: Pair) -> None:
     for table, ending, size in (("padded", b" ", 5), ("short", b"    ", 3), ("cut", b"c" * 70, 63)):
         words = [word.encode()[:3] for word in WORDS]

@@ -51,6 +51,8 @@ class Portal:
     bind: messages.Bind
     rest: list[bytes] | None = None
     tag: str = ""
+    ran: bool = False
+    gives_rows: bool = False
 
 
 class Execution:

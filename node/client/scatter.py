@@ -348,7 +348,9 @@ class _Unit:
             raise ClientFault(f'portal "{name.decode("utf-8", "replace")}" does not exist', sqlstate="34000")
         session.queries += 1
         described, self.describes = self.describes, None
-        if portal.rest is None:
+        if portal.ran and not portal.gives_rows:
+            raise ClientFault(f'portal "{name.decode("utf-8", "replace")}" cannot be run', sqlstate="55000")
+        if not portal.ran:
             statement, lexed = self._understand(portal.sql)
             if statement is None:
                 self.sink.write(messages.EMPTY_QUERY)
@@ -361,20 +363,26 @@ class _Unit:
             catalog = session.database.layout.catalog
             if not self.alone and statement.kind not in Execution.LOCAL and not reads_only(statement, catalog):
                 await self.shards.begin_implicit()
+            portal.ran = True
+            portal.gives_rows = statement.returning or (
+                statement.kind in (Kind.SELECT, Kind.FETCH, Kind.SHOW, Kind.EXPLAIN) and statement.tag != "SELECT INTO"
+            )
+            portal.rest = []
             if max_rows <= 0:
-                await execution.run(self.sink, description=described == name)
+                portal.tag = await execution.run(self.sink, description=described == name)
                 return
             kept = Kept(session.services.limits.portal_bytes)
-            tag = await execution.run(kept, description=False, say=False)
-            portal.rest, portal.tag = kept.rows, tag
+            portal.tag = await execution.run(kept, description=False, say=False)
+            portal.rest = kept.rows
+        assert portal.rest is not None
         rows = portal.rest[:max_rows] if max_rows > 0 else portal.rest
         portal.rest = portal.rest[len(rows) :]
         self.sink.write(b"".join(rows))
-        if portal.rest:
-            self.sink.write(messages.PORTAL_SUSPENDED)
+        if max_rows > 0 and len(rows) == max_rows:
+            self.sink.write(messages.PORTAL_SUSPENDED)  # even if these were the last
         else:
             word, _, number = portal.tag.rpartition(" ")
-            tag = f"{word} {len(rows)}" if word == "SELECT" and number.isdigit() else portal.tag
+            tag = f"{word} {len(rows)}" if portal.gives_rows and number.isdigit() else portal.tag
             self.sink.write(messages.command_complete(tag))
 
     def _understand(self, sql: bytes) -> tuple[Statement | None, Lexed]:

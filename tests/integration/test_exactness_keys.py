@@ -214,6 +214,41 @@ def test_errors_name_the_type_of_the_column(pair: Pair, table: str, mode: str) -
         assert (ours.tag, ours.sqlstate, ours.text) == (right.tag, right.sqlstate, right.text)
 
 
+@pytest.mark.parametrize("rows", [(2, 2, 0, 0), (0, 0), (1, 0), (9, 1), (3, 1, 1)])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT id FROM t WHERE id IN (1, 2, 3, 4) ORDER BY id",
+        "SELECT count(*) FROM t",
+        "UPDATE t SET g = g + 1 WHERE id IN (1, 2, 3, 4)",
+        "UPDATE t SET g = g + 1 WHERE id IN (1, 2, 3, 4) RETURNING 1",
+        "INSERT INTO k VALUES (1, 1)",
+        "INSERT INTO v VALUES ('new', 1), ('newer', 2), ('newest', 3)",
+        "SET bytea_output = 'hex'",
+    ],
+)
+def test_a_portal_that_is_executed_again(pair: Pair, sql: str, rows: tuple[int, ...]) -> None:
+    heard = []
+    for client in (pair.node, pair.plain):
+        client.send(messages.parse(b"", sql.encode()), messages.bind(b"", b"", (), (), ()))
+        client.send(*(messages.execute(b"", most) for most in rows), messages.SYNC)
+        said: list[tuple[bytes, object]] = []
+        while not said or said[-1][0] != b"Z":
+            letter, body = client._message()
+            told = messages.parse_error(body) if letter == b"E" else {}
+            said.append((letter, (told["C"], told["M"]) if told else body))
+        heard.append(said)
+    assert heard[0] == heard[1]
+    for table in ("k", "t", "v"):
+        pair.check(f"SELECT * FROM {table}", "simple")
+
+
+def test_null_may_be_equal_to_null(pair: Pair) -> None:
+    pair.check("INSERT INTO v VALUES (NULL, 5)", "simple")
+    for sql in ("SELECT * FROM v WHERE name = NULL", "SELECT * FROM v WHERE NULL = name OR name = 'one'"):
+        pair.check(f"SET transform_null_equals = on ;; {sql} ;; SET transform_null_equals = off ;; {sql}", "simple")
+
+
 def test_a_copied_key_goes_where_the_column_keeps_it(pair: Pair) -> None:
     for table, ending, size in (("padded", b" ", 5), ("short", b"    ", 3), ("cut", b"c" * 70, 63)):
         words = [word.encode()[:3] for word in WORDS]

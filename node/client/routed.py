@@ -63,6 +63,7 @@ _OF_PORTALS = frozenset(map(int, (Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.
 _batch = Batch()  # of the unit at hand: nothing waits between reading it and asking it
 _NOTHING_PARSED: dict[bytes, messages.Parse] = {}
 _DESCRIBE, _EXECUTE, _CLOSE = int(Frontend.DESCRIBE), int(Frontend.EXECUTE), int(Frontend.CLOSE)
+_STATEMENT = ord("S")  # what a Describe is about
 # The compiled file reads C integers of these names (routed.pxd).
 _NOTHING, _STATE_READY, _STATE_SLOW = NOTHING, states.READY, states.SLOW
 
@@ -200,6 +201,7 @@ def _to_point(session: Session, shape: Shape, point: Point, shard: int) -> int:
 def _of_batch(session: Session, buffer: bytes, at: int, end: int) -> int:
     """Any extended batch, message by message."""
     shard = -2
+    size = end - at
     parsed: dict[bytes, messages.Parse] = {}
     while at < end:
         letter = buffer[at]
@@ -224,7 +226,44 @@ def _of_batch(session: Session, buffer: bytes, at: int, end: int) -> int:
     if shard >= 0:
         return shard
     # Nothing is bound: described, parsed or closed only. Every shard says the same; a transaction asks its own.
+    if session.database.topology.schemas:
+        shard = _of_schemas(session, buffer, end - size, end, parsed)
+        if shard >= 0:
+            return shard
     return session.shard if session.server is not None else 0
+
+
+def _of_schemas(session: Session, buffer: bytes, at: int, end: int, parsed: dict[bytes, messages.Parse]) -> int:
+    """Tables of sharded schemas are known on their shard only; -1: there are none."""
+    sql: bytes | None
+    while at < end:
+        letter = buffer[at]
+        stop = at + 1 + int.from_bytes(buffer[at + 1 : at + 5], "big")
+        sql = None
+        if letter == _PARSE:
+            sql = messages.parse_parse(buffer[at + 5 : stop]).sql
+        elif letter == _DESCRIBE and buffer[at + 5] == _STATEMENT:
+            sql = statement_text(session, buffer[at + 6 : stop - 1], parsed)[0]
+        found = -1 if sql is None else schema_shard(session, session.services.shapes.find(sql))
+        if found >= 0:
+            return found
+        at = stop
+    return -1
+
+
+def schema_shard(session: Session, shape: Shape) -> int:
+    """The shard of the statement's schemas, by the text that was looked up last; -1: they do not tell. Raises
+    ClientFault where nobody knows which schemas are meant."""
+    lexed = session.services.shapes.lexed
+    statements = shape.statements
+    if not session.database.topology.schemas or statements is None or len(statements) != 1 or lexed is None:
+        return -1
+    outcome = outcome_of(session, shape, Values(lexed))
+    if isinstance(outcome, Refusal) and catalog_of(session).uncertain:
+        raise outcome.fault
+    if isinstance(outcome, Plan) and len(outcome.shards) == 1 and not outcome.anywhere:
+        return outcome.shards[0]
+    return -1
 
 
 def statement_text(

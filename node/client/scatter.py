@@ -15,7 +15,7 @@ from node.client import copying
 from node.client import session as states
 from node.client.enlist import Shards, client_ready, no_such_statement
 from node.client.execute import Execution, Portal
-from node.client.routed import outcome_of, statement_text
+from node.client.routed import outcome_of, schema_shard, statement_text
 from node.client.session import EMPTY
 from node.client.slow import back
 from node.client.spread import spread_of
@@ -330,6 +330,9 @@ class _Unit:
         session = self.session
         if statement is not None and statement.kind is Kind.FETCH and statement.name in session.cursors:
             return session.cursors[statement.name or ""]
+        fixed = schema_shard(session, shape)
+        if fixed >= 0:
+            return fixed
         for shard in self.shards.talks:
             return shard
         if portal is not None and statement is not None and session.database.layout.loaded:

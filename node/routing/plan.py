@@ -34,7 +34,7 @@ from node.routing.outcome import (
 )
 from node.routing.placement import template
 from node.routing.planning import HINT_WAYS_OUT, Question, direct, lookup_refusal, reads_only, refuse, rules
-from node.routing.reads import plan_copy_to, plan_inner, plan_select
+from node.routing.reads import plan_copy_to, plan_inner, plan_select, schema_shards
 from node.routing.remembered import Remembered
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import Kind, Statement
@@ -154,6 +154,9 @@ def _plan(question: Question) -> Outcome:
     if statement.tables and question.topology.has_lookups:
         return lookup_refusal()
     if statement.parameters and question.values.parameters is None and statement.kind in _ROWS:
+        fixed = schema_shards(question)
+        if isinstance(fixed, Plan):
+            return fixed
         return direct(question, _ONE, "parameters are not bound yet: any shard can describe it", anywhere=True)
     match statement.kind:
         case Kind.SELECT:

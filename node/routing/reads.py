@@ -230,9 +230,15 @@ def schema_shards(question: Question) -> Plan | Refusal | None:
         return None
     fixed: set[int] = set()
     everywhere_written = False
+    path = question.hints.search_path or question.catalog.search_path
     for reference in statement.tables:
         entry = None
-        for schema in (reference.schema,) if reference.schema else question.hints.search_path or ("public",):
+        if reference.schema is None and question.catalog.uncertain:
+            return refuse(
+                f'the name "{reference.name}" without its schema is not supported across shards here',
+                detail="search_path was changed in this transaction",
+            )
+        for schema in (reference.schema,) if reference.schema else path:
             entry = topology.schema_shard(schema)
             if entry is not None and entry.name is not None:
                 break

@@ -23,6 +23,11 @@ CREATE TABLE own (id bigint, x int);
 CREATE TABLE other.own (id bigint, x int);
 CREATE FUNCTION number() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM t';
 CREATE VIEW counted AS SELECT k.*, number() FROM k;
+CREATE SCHEMA east;
+CREATE SCHEMA west;
+CREATE TABLE east.c (id bigint);
+CREATE TABLE west.c (id bigint);
+CREATE TABLE west.d (id bigint);
 CREATE TABLE ruled (id bigint, x int);
 CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO below VALUES (new.x, new.id);
 """
@@ -60,6 +65,16 @@ INSERT INTO {} VALUES ('x', 1)
 INSERT INTO {} VALUES ('70000', 1)
 INSERT INTO {} VALUES ('99999999999999999999', 1)
 UPDATE {} SET x = 1 WHERE id = '1.0'
+"""
+
+EAST_AND_WEST = """
+INSERT INTO east.c VALUES (1) ;; INSERT INTO west.c VALUES (2), (3) ;; INSERT INTO west.d VALUES (4)
+SET search_path = east ;; SELECT * FROM c ;; INSERT INTO c VALUES (5) ;; SELECT count(*) FROM east.c
+SET search_path = west ;; SELECT count(*) FROM c ;; INSERT INTO c VALUES (6) ;; SELECT count(*) FROM west.c ;; SELECT * FROM d
+SELECT set_config('search_path', 'west, public', false) ;; SELECT count(*) FROM c ;; DELETE FROM c WHERE id = 6 ;; SELECT * FROM d
+SET search_path = west ;; BEGIN ;; SELECT count(*) FROM c ;; INSERT INTO d VALUES (7) ;; COMMIT ;; SELECT count(*) FROM west.d
+!BEGIN ;; SET LOCAL search_path = west ;; SELECT count(*) FROM d
+RESET search_path ;; SELECT count(*) FROM west.d ;; SELECT * FROM d
 """
 
 HEIRS = """

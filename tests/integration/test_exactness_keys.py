@@ -23,6 +23,12 @@ LONG = "l" * 65
 WORDS = ("one", "two", "three", "four", "five", "six")
 
 
+SCHEMAS = "".join(
+    f'[[sharded_schemas]]\ndatabase = "flock"\nname = "{name}"\nshard = {shard}\n'
+    for shard, name in enumerate(("east", "west"))
+)
+
+
 class Pair:
     def __init__(self, node: Talker, plain: Talker) -> None:
         self.node, self.plain = node, plain
@@ -68,7 +74,7 @@ def pair(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iter
         for name, kind in cases.SHARDED.items()
     )
     with shard_database(workspace, "keys") as (server, shards, plain):
-        started = nodes(trusting_config(shards, tables=tables), trusting_users())
+        started = nodes(trusting_config(shards, tables=tables, lines=SCHEMAS), trusting_users())
         made = Pair(
             Talker(started.host, started.port, "flock"),
             Talker(server.host, server.port, plain.name),
@@ -130,7 +136,7 @@ def test_a_key_goes_where_the_column_keeps_it(pair: Pair, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["simple", "prepared"])
 def test_a_name_in_two_schemas_means_what_search_path_says(pair: Pair, mode: str) -> None:
-    for script in cases.TWICE.strip().splitlines():
+    for script in filter(None, (cases.TWICE + cases.EAST_AND_WEST).splitlines()):
         for client in (pair.node, pair.plain):
             client.run("DISCARD ALL")
         pair.check(script, mode)

@@ -249,6 +249,13 @@ def test_a_portal_that_is_executed_again(pair: Pair, sql: str, rows: tuple[int, 
         pair.check(f"SELECT * FROM {table}", "simple")
 
 
+@pytest.mark.parametrize("mode", ["simple", "prepared"])
+def test_unicode_escapes_are_refused_where_postgresql_refuses_them(pair: Pair, mode: str) -> None:
+    for sql in (r"SELECT * FROM v WHERE name = u&'\006fne'", r"INSERT INTO v VALUES (U&'\0061', 1), (U&'\0062', 1)"):
+        pair.check(f"SET standard_conforming_strings = off ;; {sql}", mode)
+        pair.check(f"SET standard_conforming_strings = on ;; {sql}", mode)
+
+
 def test_null_may_be_equal_to_null(pair: Pair) -> None:
     pair.check("INSERT INTO v VALUES (NULL, 5)", "simple")
     for sql in ("SELECT * FROM v WHERE name = NULL", "SELECT * FROM v WHERE NULL = name OR name = 'one'"):

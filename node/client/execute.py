@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from node.client import copying
 from node.client.enlist import Shards, Told
-from node.client.naming import catalog_of
+from node.client.naming import catalog_of, refuse_backslashes
 from node.client.ride import ask_on_lanes, learn, may_ride
 from node.errors import ClientFault
 from node.gather import exchange
@@ -290,6 +290,7 @@ class Execution:
         values = Values(
             self.lexed, bind.parameters, bind.parameter_formats, self.types, start=self.ordinal, part=statement.part
         )
+        refuse_backslashes(self.session, self.lexed.sql)
         outcome = plan(statement, values, self.hints, database.topology, catalog_of(self.session))
         if isinstance(outcome, Refusal):
             raise outcome.fault

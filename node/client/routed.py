@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from node.client import session as states
-from node.client.naming import SEARCH_PATH, catalog_of, changes_path
+from node.client.naming import SEARCH_PATH, STRINGS, catalog_of, has_settings, refuse_backslashes
 from node.errors import ClientFault
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
@@ -173,8 +173,8 @@ def _point_of(session: Session, shape: Shape, lexed: Lexed | None) -> Point | No
     point = shape.point
     if point is None or lexed is None or lexed.comments:
         return None
-    if SEARCH_PATH in session.tracked or (session.story and changes_path(session)):
-        return None  # names may mean other tables than those the point was made for
+    if SEARCH_PATH in session.tracked or STRINGS in session.tracked or (session.story and has_settings(session)):
+        return None  # names may mean other tables than those the point was made for, strings other values
     database, hints = session.database, session.hints
     if point.topology is not database.topology or point.catalog is not database.layout.catalog:
         # another database was asked the same; what it knows of the statement is found again
@@ -317,6 +317,7 @@ def outcome_of(session: Session, shape: Shape, values: Values) -> Plan | Refusal
     lexed = values.lexed
     assert shape.statements is not None
     assert lexed is not None
+    refuse_backslashes(session, lexed.sql)
     database = session.database
     hints = session.hints
     if lexed.comments:

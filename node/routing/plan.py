@@ -14,7 +14,6 @@ from node.routing.catalog import Catalog
 from node.routing.hints import Hints
 from node.routing.insert import plan_insert
 from node.routing.keys import TARGETS
-from node.routing.lexer import BACKSLASH, Lexed
 from node.routing.outcome import (
     Aggregate,
     Combine,
@@ -147,20 +146,11 @@ def plan_unparsed(fault: ClientFault, hints: Hints, topology: Topology) -> Outco
     )
 
 
-def _is_unsafe(lexed: Lexed | None) -> bool:
-    """U&'...' while standard_conforming_strings is off, which servers do not read."""
-    if lexed is None or not lexed.flags & BACKSLASH or b"&'" not in lexed.sql:
-        return False
-    return any(lexed.literal_text(n)[:2].lower() == b"u&" for n in range(lexed.literal_count()))
-
-
 def _plan(question: Question) -> Outcome:
     hinted = _hinted(question)
     if hinted is not None:
         return hinted
     statement = question.statement
-    if _is_unsafe(question.values.lexed):
-        return direct(question, _ONE, "a string with Unicode escapes: PostgreSQL refuses it")
     if statement.tables and question.topology.has_lookups:
         return lookup_refusal()
     if statement.parameters and question.values.parameters is None and statement.kind in _ROWS:

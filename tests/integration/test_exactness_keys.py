@@ -250,10 +250,13 @@ def test_a_portal_that_is_executed_again(pair: Pair, sql: str, rows: tuple[int, 
 
 
 @pytest.mark.parametrize("mode", ["simple", "prepared"])
-def test_unicode_escapes_are_refused_where_postgresql_refuses_them(pair: Pair, mode: str) -> None:
-    for sql in (r"SELECT * FROM v WHERE name = u&'\006fne'", r"INSERT INTO v VALUES (U&'\0061', 1), (U&'\0062', 1)"):
-        pair.check(f"SET standard_conforming_strings = off ;; {sql}", mode)
+def test_backslashes_are_refused_while_they_escape(pair: Pair, mode: str) -> None:
+    rows = ", ".join(rf"('\14{digit}', 1)" for digit in range(1, 8))
+    for sql in (rf"INSERT INTO v VALUES {rows}", r"SELECT * FROM v WHERE name = 'o\156e'"):
+        pair.check(f"!SET standard_conforming_strings = off ;; {sql}", mode)
+        pair.check(f"!BEGIN ;; SET LOCAL standard_conforming_strings = off ;; {sql}", mode)
         pair.check(f"SET standard_conforming_strings = on ;; {sql}", mode)
+    pair.check("SET standard_conforming_strings = off ;; SELECT * FROM v WHERE name = 'one' ;; RESET ALL", mode)
 
 
 def test_null_may_be_equal_to_null(pair: Pair) -> None:

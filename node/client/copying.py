@@ -14,9 +14,11 @@ from node.errors import ClientFault, Fault
 from node.gather import copy as copy_core
 from node.gather.copy import CopyFormat, CopySplitter
 from node.gather.split import combine_tags
+from node.routing.keys import target_of
 from node.routing.outcome import CopyProgram, Plan
 from node.routing.shard_map import KeyValue, shard_of
-from node.routing.topology import DataType, ShardedTable
+from node.routing.stored import Stored
+from node.routing.topology import ShardedTable
 from node.routing.typed import binary_value, text_value
 from node.routing.writes import unmapped
 from node.server.conversation import Conversation, fault_of
@@ -29,19 +31,18 @@ if TYPE_CHECKING:
     from node.client.session import Session
 
 _KINDS = {"text": copy_core.TEXT, "csv": copy_core.CSV, "binary": copy_core.BINARY}
-_TYPES = {DataType.BIGINT: "int8", DataType.VARCHAR: "text", DataType.UUID: "uuid"}
 
 
-def shard_of_key(rule: ShardedTable, key: bytes | None, shards: int, *, binary: bool = False) -> int:
+def shard_of_key(rule: ShardedTable, stored: Stored, key: bytes | None, shards: int, *, binary: bool = False) -> int:
     """The shard of a key as text (or in its binary form). Raises 22P02 as PostgreSQL would, 58000 if unmapped."""
     value: KeyValue | None = None
     if key is not None:
-        name = _TYPES[rule.data_type]
+        name = target_of(rule, stored)
         typed = binary_value(key, name, 0) if binary else text_value(key, name)
         found = typed.value if typed is not None else None
         if not isinstance(found, int | bytes):
             raise ClientFault(f"the sharding key cannot be read as {rule.data_type}", sqlstate="22P02")
-        value = found
+        value = stored.kept(found)
     shard = shard_of(rule, value, shards)
     if shard is None:
         shown = "NULL" if key is None else key.decode("utf-8", "replace")
@@ -177,7 +178,7 @@ async def _rows(
     binary = program.format == "binary"
     count = len(parts)
     for key, row in rows:
-        by_shard.setdefault(shard_of_key(program.rule, key, count, binary=binary), []).append(row)
+        by_shard.setdefault(shard_of_key(program.rule, program.key_stored, key, count, binary=binary), []).append(row)
     out: dict[int, bytes] = {}
     for shard, listed in by_shard.items():
         if shard not in began:

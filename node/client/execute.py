@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from node.client import copying
 from node.client.enlist import Shards, Told
+from node.client.naming import catalog_of, refuse_backslashes
 from node.client.ride import ask_on_lanes, learn, may_ride
 from node.errors import ClientFault
 from node.gather import exchange
@@ -50,6 +51,8 @@ class Portal:
     bind: messages.Bind
     rest: list[bytes] | None = None
     tag: str = ""
+    ran: bool = False
+    gives_rows: bool = False
 
 
 class Execution:
@@ -287,9 +290,8 @@ class Execution:
         values = Values(
             self.lexed, bind.parameters, bind.parameter_formats, self.types, start=self.ordinal, part=statement.part
         )
-        outcome = plan(
-            statement, values, self.hints, database.topology, self.session.catalog or database.layout.catalog
-        )
+        refuse_backslashes(self.session, self.lexed.sql)
+        outcome = plan(statement, values, self.hints, database.topology, catalog_of(self.session))
         if isinstance(outcome, Refusal):
             raise outcome.fault
         if not isinstance(outcome, Plan):
@@ -434,7 +436,7 @@ class Execution:
 
         def shard(key: bytes | None) -> int:
             assert rule is not None
-            return copying.shard_of_key(rule, key, shards)
+            return copying.shard_of_key(rule, program.key_stored, key, shards)
 
         return shard
 
@@ -457,8 +459,7 @@ class Execution:
             shown = ", ".join(map(str, outcome.shards))
             lines = [f"pgmurmur: shards {shown}", f"pgmurmur: road {outcome.road.value}"]
             lines += [f"pgmurmur: {reason}" for reason in outcome.reasons]
-            catalog = self.session.catalog or self.session.database.layout.catalog
-            lines.append(f"pgmurmur: {described(why_alone(inner, catalog))}")
+            lines.append(f"pgmurmur: {described(why_alone(inner, catalog_of(self.session)))}")
             sink.write(b"".join(messages.data_row([line.encode()]) for line in lines))
         return answer.tag
 

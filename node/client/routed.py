@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from node.client import states
 from node.client.malformed import too_long
+from node.client.naming import SEARCH_PATH, STRINGS, catalog_of, has_settings, refuse_backslashes
 from node.errors import ClientFault
 from node.routing.hints import NONE as NO_HINTS
 from node.routing.outcome import NeedLookup, Plan, Refusal, Road, Role, Values
@@ -63,6 +64,7 @@ _OF_PORTALS = frozenset(map(int, (Frontend.DESCRIBE, Frontend.EXECUTE, Frontend.
 _batch = Batch()  # of the unit at hand: nothing waits between reading it and asking it
 _NOTHING_PARSED: dict[bytes, messages.Parse] = {}
 _DESCRIBE, _EXECUTE, _CLOSE = int(Frontend.DESCRIBE), int(Frontend.EXECUTE), int(Frontend.CLOSE)
+_STATEMENT = ord("S")  # what a Describe is about
 # The compiled file reads C integers of these names (routed.pxd).
 _NOTHING, _STATE_READY, _STATE_SLOW = NOTHING, states.READY, states.SLOW
 
@@ -172,6 +174,8 @@ def _point_of(session: Session, shape: Shape, lexed: Lexed | None) -> Point | No
     point = shape.point
     if point is None or lexed is None or lexed.comments:
         return None
+    if SEARCH_PATH in session.tracked or STRINGS in session.tracked or (session.story and has_settings(session)):
+        return None  # names may mean other tables than those the point was made for, strings other values
     database, hints = session.database, session.hints
     if point.topology is not database.topology or point.catalog is not database.layout.catalog:
         # another database was asked the same; what it knows of the statement is found again
@@ -198,6 +202,7 @@ def _to_point(session: Session, shape: Shape, point: Point, shard: int) -> int:
 def _of_batch(session: Session, buffer: bytes, at: int, end: int) -> int:
     """Any extended batch, message by message."""
     shard = -2
+    size = end - at
     parsed: dict[bytes, messages.Parse] = {}
     while at < end:
         letter = buffer[at]
@@ -222,7 +227,44 @@ def _of_batch(session: Session, buffer: bytes, at: int, end: int) -> int:
     if shard >= 0:
         return shard
     # Nothing is bound: described, parsed or closed only. Every shard says the same; a transaction asks its own.
+    if session.database.topology.schemas:
+        shard = _of_schemas(session, buffer, end - size, end, parsed)
+        if shard >= 0:
+            return shard
     return session.shard if session.server is not None else 0
+
+
+def _of_schemas(session: Session, buffer: bytes, at: int, end: int, parsed: dict[bytes, messages.Parse]) -> int:
+    """Tables of sharded schemas are known on their shard only; -1: there are none."""
+    sql: bytes | None
+    while at < end:
+        letter = buffer[at]
+        stop = at + 1 + int.from_bytes(buffer[at + 1 : at + 5], "big")
+        sql = None
+        if letter == _PARSE:
+            sql = messages.parse_parse(buffer[at + 5 : stop]).sql
+        elif letter == _DESCRIBE and buffer[at + 5] == _STATEMENT:
+            sql = statement_text(session, buffer[at + 6 : stop - 1], parsed)[0]
+        found = -1 if sql is None else schema_shard(session, session.services.shapes.find(sql))
+        if found >= 0:
+            return found
+        at = stop
+    return -1
+
+
+def schema_shard(session: Session, shape: Shape) -> int:
+    """The shard of the statement's schemas, by the text that was looked up last; -1: they do not tell. Raises
+    ClientFault where nobody knows which schemas are meant."""
+    lexed = session.services.shapes.lexed
+    statements = shape.statements
+    if not session.database.topology.schemas or statements is None or len(statements) != 1 or lexed is None:
+        return -1
+    outcome = outcome_of(session, shape, Values(lexed))
+    if isinstance(outcome, Refusal) and catalog_of(session).uncertain:
+        raise outcome.fault
+    if isinstance(outcome, Plan) and len(outcome.shards) == 1 and not outcome.anywhere:
+        return outcome.shards[0]
+    return -1
 
 
 def statement_text(
@@ -276,11 +318,12 @@ def outcome_of(session: Session, shape: Shape, values: Values) -> Plan | Refusal
     lexed = values.lexed
     assert shape.statements is not None
     assert lexed is not None
+    refuse_backslashes(session, lexed.sql)
     database = session.database
     hints = session.hints
     if lexed.comments:
         hints = session.services.shapes.hints().over(hints)
-    outcome = plan(shape.statements[0], values, hints, database.topology, database.layout.catalog)
+    outcome = plan(shape.statements[0], values, hints, database.topology, catalog_of(session))
     if type(outcome) is NeedLookup:
         raise ClientFault("lookup queries for sharding keys are not supported yet", sqlstate="0A000")
     return cast("Plan | Refusal", outcome)

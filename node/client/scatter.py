@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from node.client import copying, states
 from node.client.enlist import Shards, client_ready, no_such_statement
 from node.client.execute import Execution, Portal
-from node.client.routed import outcome_of, statement_text
+from node.client.routed import outcome_of, schema_shard, statement_text
 from node.client.slow import back
 from node.client.spread import spread_of
 from node.client.statements import NO_STATEMENTS
@@ -329,6 +329,9 @@ class _Unit:
         session = self.session
         if statement is not None and statement.kind is Kind.FETCH and statement.name in session.cursors:
             return session.cursors[statement.name or ""]
+        fixed = schema_shard(session, shape)
+        if fixed >= 0:
+            return fixed
         for shard in self.shards.talks:
             return shard
         if portal is not None and statement is not None and session.database.layout.loaded:
@@ -347,7 +350,9 @@ class _Unit:
             raise ClientFault(f'portal "{name.decode("utf-8", "replace")}" does not exist', sqlstate="34000")
         session.queries += 1
         described, self.describes = self.describes, None
-        if portal.rest is None:
+        if portal.ran and not portal.gives_rows:
+            raise ClientFault(f'portal "{name.decode("utf-8", "replace")}" cannot be run', sqlstate="55000")
+        if not portal.ran:
             statement, lexed = self._understand(portal.sql)
             if statement is None:
                 self.sink.write(messages.EMPTY_QUERY)
@@ -360,20 +365,26 @@ class _Unit:
             catalog = session.database.layout.catalog
             if not self.alone and statement.kind not in Execution.LOCAL and not reads_only(statement, catalog):
                 await self.shards.begin_implicit()
+            portal.ran = True
+            portal.gives_rows = statement.returning or (
+                statement.kind in (Kind.SELECT, Kind.FETCH, Kind.SHOW, Kind.EXPLAIN) and statement.tag != "SELECT INTO"
+            )
+            portal.rest = []
             if max_rows <= 0:
-                await execution.run(self.sink, description=described == name)
+                portal.tag = await execution.run(self.sink, description=described == name)
                 return
             kept = Kept(session.services.limits.portal_bytes)
-            tag = await execution.run(kept, description=False, say=False)
-            portal.rest, portal.tag = kept.rows, tag
+            portal.tag = await execution.run(kept, description=False, say=False)
+            portal.rest = kept.rows
+        assert portal.rest is not None
         rows = portal.rest[:max_rows] if max_rows > 0 else portal.rest
         portal.rest = portal.rest[len(rows) :]
         self.sink.write(b"".join(rows))
-        if portal.rest:
-            self.sink.write(messages.PORTAL_SUSPENDED)
+        if max_rows > 0 and len(rows) == max_rows:
+            self.sink.write(messages.PORTAL_SUSPENDED)  # even if these were the last
         else:
             word, _, number = portal.tag.rpartition(" ")
-            tag = f"{word} {len(rows)}" if word == "SELECT" and number.isdigit() else portal.tag
+            tag = f"{word} {len(rows)}" if portal.gives_rows and number.isdigit() else portal.tag
             self.sink.write(messages.command_complete(tag))
 
     def _understand(self, sql: bytes) -> tuple[Statement | None, Lexed]:

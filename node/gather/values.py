@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from node.errors import ClientFault
+from node.errors import ClientFault, refused
 from node.gather import numeric
 
 BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT4, TEXT, OID, XID = 16, 17, 18, 19, 20, 21, 23, 25, 26, 28
@@ -190,13 +190,13 @@ def bool_out(value: bool, binary: bool) -> bytes:
 
 
 def array_elements(raw: bytes) -> tuple[int, list[bytes | None]]:
-    """Element type OID and values of a binary array of at most one dimension. Raises ClientFault 22P03."""
+    """Element type OID and values of a binary array of at most one dimension. Raises ClientFault 22P03, 0A000."""
     try:
         dimensions, _, element = struct.unpack_from("!iiI", raw)
         if dimensions == 0:
             return element, []
         if dimensions != 1:
-            raise ClientFault("array from a shard has more than one dimension", sqlstate="22P03")
+            raise refused("DISTINCT of arrays in an aggregate")  # the shards aggregated them into one
         (count,) = struct.unpack_from("!i", raw, 12)
         at, values = 20, []
         for _ in range(count):

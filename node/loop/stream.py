@@ -30,8 +30,8 @@ class Stream(Source):
     """`number` is a connected, non-blocking stream socket of `family`, which is the stream's own from now on."""
 
     __slots__ = (
-        "_asked", "_closing", "_eof", "_error", "_lost", "_paused", "_poller", "_family", "_protocol", "_reading", "_receiver",
-        "_waiting", "_waiting_bytes", "loop",
+        "_asked", "_closing", "_eof", "_error", "_family", "_lost", "_paused", "_poller", "_protocol", "_reading",
+        "_receiver", "_waiting", "_waiting_bytes", "loop",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, number: int, family: int, protocol: Any) -> None:

@@ -7,10 +7,14 @@ Every answer distinguishes *no* from *not known*; nothing exact is ever conclude
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from node.errors import refused
 from node.routing.catalog_queries import SEPARATOR
+from node.routing.select_names import ARRAY_TYPES
+
+PATHS_MAX = 64  # search_paths of clients whose readings of one catalog are kept
 
 Row = Sequence[str | None]
 
@@ -41,6 +45,8 @@ class CatalogTable:
     locks: bool = False  # a view with FOR UPDATE
     row_security: bool = False
     foreign: bool = False  # it, or a partition below it, lies elsewhere
+    heirs: tuple[tuple[str, str], ...] = ()  # its partitions and children: their rows are among its own
+    rules: bool = False  # CREATE RULE: a write may do something else
 
     def column(self, name: str) -> CatalogColumn | None:
         return next((c for c in self.columns if c.name == name), None)
@@ -59,6 +65,7 @@ class Catalog:
     type_names: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()  # functions that run unseen: in casts, operator classes, types, domains
     notations: frozenset[str] = frozenset()  # functions that may be called as t.name
+    uncertain: bool = False  # nobody knows the search_path: a name that several schemas have means none of them
 
     EMPTY: ClassVar[Catalog]
 
@@ -117,9 +124,13 @@ class Catalog:
         own_types = {name for row in rows.get("own_types", ()) for name in (row[0] or "").split(SEPARATOR)}
         relations = {(row[0] or "", row[1] or ""): row for row in rows.get("relations", ())}
         foreign = _foreign(kinds, parents)
+        heirs: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for heir, inherited in parents.items():
+            for of in inherited if kinds.get(heir) not in ("v", "m") else ():
+                heirs.setdefault(of, []).append(heir)
         tables = {}
         for key, listed in columns.items():
-            calls, locks, row_security = _relation(relations.get(key))
+            calls, locks, row_security, rules = _relation(relations.get(key))
             tables[key] = CatalogTable(
                 *key,
                 kinds[key],
@@ -131,6 +142,8 @@ class Catalog:
                 locks,
                 row_security,
                 key in foreign,
+                tuple(heirs.get(key, ())),
+                rules,
             )
         return cls(
             tables,
@@ -154,7 +167,24 @@ class Catalog:
             if found is not None:
                 return found
         named = self._by_name.get(name, ())
+        if self.uncertain and len(named) > 1:
+            raise refused(
+                f'the name "{name}", which several schemas have, after a change of search_path in this transaction',
+                hint="name the schema, too",
+            )
         return named[0] if len(named) == 1 else None
+
+    def under(self, search_path: tuple[str, ...] | None) -> Catalog:
+        """This catalog for a client with that search_path; None: one that nobody knows. Equal paths get one object."""
+        if search_path == self.search_path:
+            return self
+        known: dict[tuple[str, ...] | None, Catalog] | None = self.__dict__.get("_paths")
+        if known is None or len(known) >= PATHS_MAX:
+            object.__setattr__(self, "_paths", known := {})
+        found = known.get(search_path)
+        if found is None:
+            found = known[search_path] = replace(self, search_path=search_path or (), uncertain=search_path is None)
+        return found
 
     def named(self, schema: str | None, name: str) -> Sequence[CatalogTable]:
         """Every table that the name may mean, whatever the search_path of who asks."""
@@ -187,6 +217,12 @@ class Catalog:
         found = self._column(schema, table, column)
         return None if found is None else found.nondeterministic
 
+    def is_array(self, schema: str | None, table: str, column: str) -> bool | None:
+        found = self._column(schema, table, column)
+        if found is None:
+            return None
+        return found.type_oid in ARRAY_TYPES or self.types.get(found.type_oid, ("", ""))[1].startswith("_")
+
     def is_aggregate(self, function: str) -> bool | None:
         if function in self.aggregates:
             return True
@@ -206,12 +242,12 @@ def _most_volatile(known: dict[str, str], volatility: str, names: Iterable[str])
         known[name] = max(known.get(name, "i"), volatility)  # i < s < v
 
 
-def _relation(row: Row | None) -> tuple[tuple[str, ...] | None, bool, bool]:
-    """calls, locks, row_security"""
+def _relation(row: Row | None) -> tuple[tuple[str, ...] | None, bool, bool, bool]:
+    """calls, locks, row_security, rules"""
     if row is None:
-        return None, False, False
-    _, _, row_security, calls, locks = row
-    return tuple(calls.split(SEPARATOR)) if calls else (), locks == "t", row_security == "t"
+        return None, False, False, False
+    _, _, row_security, calls, locks, rules = row
+    return tuple(calls.split(SEPARATOR)) if calls else (), locks == "t", row_security == "t", rules == "t"
 
 
 def _foreign(

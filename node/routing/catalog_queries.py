@@ -47,7 +47,7 @@ SELECT DISTINCT vn.nspname, v.relname, tn.nspname, t.relname
        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> v.oid
   JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
   JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
- WHERE vn.nspname NOT IN ('pg_catalog', 'information_schema')
+ WHERE vn.nspname NOT IN ('pg_catalog', 'information_schema') AND v.relkind IN ('v', 'm')
 UNION
 SELECT cn.nspname, c.relname, pn.nspname, p.relname
   FROM pg_catalog.pg_inherits i
@@ -90,7 +90,8 @@ SELECT p.provolatile, pg_catalog.string_agg(DISTINCT o.oprname::text, E'\\x01')
 # What reading a relation runs beside its own text. A view's functions are found in its rule's tree, since PostgreSQL
 # records no dependency on its own functions; the recorded ones add what the tree names by operator.
 RELATIONS_QUERY: Final = """
-SELECT n.nspname, c.relname, c.relrowsecurity, v.calls, coalesce(v.locks, false)
+SELECT n.nspname, c.relname, c.relrowsecurity, v.calls, coalesce(v.locks, false),
+       EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1')
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (

@@ -161,6 +161,7 @@ class Reader:
             operand, operator, a = self.operand(left), _SWAPPED[operator], b
         if a is None or operand is None:
             return None
-        if operator == "is" and operand == NULL:
-            return IsNull(a)
+        if operand == NULL:
+            # with transform_null_equals `= NULL` means IS NULL
+            return IsNull(a) if operator == "is" else None
         return Compare(a, operator, operand)

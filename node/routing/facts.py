@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pglast import ast, enums
 
-from node.routing.operands import Cast, Constant, Operand, operand_of
+from node.routing.operands import Cast, Constant, Operand, operand_of, type_name
 from node.routing.scopes import Reference, Scopes
 from node.routing.select_names import SYSTEM_COLUMNS
 from node.routing.statement import DEFAULT, UNKNOWN, Cell, Copy, Effects, Insert, Kind, Statement
@@ -138,10 +138,14 @@ def _query(node: Any, kind: Kind, part: int, is_marked: bool) -> Statement:
         user_keywords=seen.user_keywords,
         samples=seen.samples,
         parameters=seen.parameters,
+        mentions=tuple(seen.mentions.items()),
+        compared=tuple(seen.compared),
+        casts=tuple(seen.casts),
         insert=_insert(node, is_marked) if kind == Kind.INSERT else None,
         assigns=_assigns(node, is_marked),
         returning=bool(getattr(node, "returningClause", None)),
         modifying_ctes=scopes.data_modifying_ctes,
+        cte_assigns=tuple(scopes.cte_assigns),
         temporary=temporary,
         part=part,
         is_marked=is_marked,
@@ -162,6 +166,9 @@ class _Walk:
     def __init__(self, root: Any) -> None:
         self.functions: dict[tuple[str | None, str], None] = {}
         self.parameters = 0
+        self.mentions: dict[int, int] = {}
+        self.compared: list[tuple[int, str]] = []
+        self.casts: list[tuple[int, str]] = []
         self.locks_rows = False
         self.writing = False
         self.clock_keywords = False
@@ -190,7 +197,11 @@ class _Walk:
     def _visit(self, node: Any) -> None:
         match node:
             case ast.ParamRef():
-                self.parameters = max(self.parameters, node.number or 0)
+                number = node.number or 0
+                self.parameters = max(self.parameters, number)
+                self.mentions[number] = self.mentions.get(number, 0) + 1
+            case ast.TypeCast() if isinstance(node.arg, ast.ParamRef):
+                self.casts.append((node.arg.number or 0, type_name(node.typeName) or ""))
             case ast.FuncCall():
                 self._function(node)
             case ast.SetToDefault():
@@ -206,6 +217,7 @@ class _Walk:
             case ast.A_Expr():
                 if node.name and node.kind not in _BETWEEN:  # these are named by their keywords, and compare
                     self._operator(node.name)
+                self._beside(node.lexpr, node.rexpr)
             case ast.SubLink():
                 if node.operName:
                     self._operator(node.operName)
@@ -227,6 +239,15 @@ class _Walk:
                 self.locks_rows = self.locks_rows or bool(node.lockingClause)
                 if node.intoClause is not None:
                     self.into = node.intoClause
+
+    def _beside(self, left: Any, right: Any) -> None:
+        """Parameters compared with a column. Of other operators the type is not certain: they are no comparison."""
+        for one, others in ((left, right), (right, left)):
+            if not isinstance(one, ast.ColumnRef) or not one.fields or not isinstance(one.fields[-1], ast.String):
+                continue
+            for other in others if isinstance(others, (tuple, list)) else (others,):
+                if isinstance(other, ast.ParamRef):
+                    self.compared.append((other.number or 0, str(one.fields[-1].sval)))
 
     def _operator(self, names: Any) -> None:
         self.operators[names[-1].sval] = None

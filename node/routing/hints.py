@@ -23,7 +23,7 @@ _ROLES: Final = {"primary": "primary", "replica": "replica", "auto": None}
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """`search_path` matters for sharding by schema only: unquoted names in the client's order."""
+    """`search_path` matters for sharding by schema only, and only `pgmurmur route` says it here."""
 
     shard: int | None = None
     sharding_key: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pglast import ast, parse_sql
@@ -9,6 +10,7 @@ from pglast import ast, parse_sql
 from node.errors import ClientFault
 from node.routing.facts import facts
 from node.routing.keys import inserted
+from node.routing.operands import Parameter
 from node.routing.outcome import (
     Combine,
     InsertSelectProgram,
@@ -23,13 +25,14 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.placement import Place, place, template
-from node.routing.planning import Question, differing, direct, everywhere, joined, refuse, volatile_default
+from node.routing.planning import Question, differing, direct, everywhere, joined, reader, refuse, volatile_default
 from node.routing.point import made
 from node.routing.reads import schema_shards
 from node.routing.rewrite import copy, nodes, render, renumbered
 from node.routing.scopes import Reference
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import DEFAULT, UNKNOWN, Cell, Insert
+from node.routing.stored import AS_GIVEN, Stored, stored_key
 from node.routing.topology import ShardedTable
 from node.routing.writes import unmapped
 
@@ -93,9 +96,14 @@ def _rows(
     at = columns.index(rule.column) if rule.column in columns else -1
     shards: list[int] = []
     cell: Cell = DEFAULT
+    values = question.values
+    stored = stored_key(question.catalog, target.schema, target.name, rule)
+    loose = template(question.statement, question.topology, question.catalog).loose
+    if loose:
+        values = replace(values, loose=loose)
     for row in insert.rows or ((),):
         cell = row[at] if 0 <= at < len(row) else DEFAULT
-        found = _row_shard(question, target, rule, cell)
+        found = _row_shard(question, target, rule, cell, values, stored)
         if isinstance(found, Refusal):
             return found
         shards.append(found)
@@ -108,6 +116,9 @@ def _rows(
         return plan
     if question.topology.cross_shard_disabled:
         return refuse("an INSERT over several shards is disabled here", sqlstate="58000", hint="insert row by row")
+    refused = reader(question)
+    if refused is not None:
+        return refused
     return _split(question, target, insert, rule, shards, needed)
 
 
@@ -115,20 +126,16 @@ def _learn(question: Question, target: Reference, rule: ShardedTable, cell: Cell
     """Any other key of the only row that lives on this shard has the same answer."""
     statement = question.statement
     built = template(statement, question.topology, question.catalog)
-    if built.point is None and not _may_be_cut(question, target, rule):
+    loose = isinstance(cell, Parameter) and cell.number in built.loose
+    if built.point is None and not loose and not stored_key(question.catalog, target.schema, target.name, rule).changes:
         built.point = made(cell, rule, question.topology, question.catalog, bound=statement.parameters > 0)
     if built.point is not None:
         built.point.learn(plan)
 
 
-def _may_be_cut(question: Question, target: Reference, rule: ShardedTable) -> bool:
-    """Is there a value that `_stored` changes?"""
-    table = question.catalog.table(target.schema, target.name)
-    column = table.column(rule.column) if table is not None else None
-    return column is not None and (column.type_oid == 1042 or (column.type_oid == 1043 and column.type_mod >= 4))
-
-
-def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: Cell) -> int | Refusal:
+def _row_shard(
+    question: Question, target: Reference, rule: ShardedTable, cell: Cell, values: Values, stored: Stored
+) -> int | Refusal:
     if cell == UNKNOWN:
         return refuse(
             f'an expression as sharding key "{rule.column}" of "{target.name}" is not supported across shards',
@@ -142,7 +149,7 @@ def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: 
             return refused
     else:
         try:
-            value = _stored(inserted(cell, rule, question.values), question, target, rule)
+            value = stored.kept(inserted(cell, rule, values, stored))
         except LookupError:
             return refuse(
                 f'the value of sharding key "{rule.column}" of "{target.name}" cannot be read',
@@ -153,24 +160,6 @@ def _row_shard(question: Question, target: Reference, rule: ShardedTable, cell: 
     if shard is None:
         return Refusal(unmapped(rule, target.name, "NULL" if value is None else repr(value)))
     return shard
-
-
-def _stored(value: KeyValue | None, question: Question, target: Reference, rule: ShardedTable) -> KeyValue | None:
-    """The value as the column keeps it: char(n) without its padding, varchar(n) without blanks beyond its length."""
-    if not isinstance(value, bytes):
-        return value
-    table = question.catalog.table(target.schema, target.name)
-    column = table.column(rule.column) if table is not None else None
-    if column is None:
-        return value
-    if column.type_oid == 1042:
-        return value.rstrip(b" ")
-    if column.type_oid == 1043 and column.type_mod >= 4:
-        text = value.decode("utf-8", "replace")
-        size = column.type_mod - 4
-        if len(text) > size and not text[size:].strip(" "):
-            return text[:size].encode()
-    return value
 
 
 def _default_key(question: Question, target: Reference, rule: ShardedTable) -> Refusal | None:
@@ -246,6 +235,7 @@ def _select(
         text, parameters, routed, target.schema, target.name, columns,
         columns.index(rule.column) if rule is not None and rule.column in columns else -1,
         rule, *ending, insert.returning,
+        AS_GIVEN if rule is None else stored_key(question.catalog, target.schema, target.name, rule),
     )  # fmt: skip
     reason = (
         f"{target.name}: rows of the query go by {rule.column}" if rule is not None else f"{target.name}: every shard"
@@ -304,6 +294,9 @@ def _whole(question: Question, target: Reference, insert: Insert) -> Outcome:
             detail="each shard would store another value",
             hint="pass the value as a parameter or a literal",
         )
+    refused = reader(question)
+    if refused is not None:
+        return refused
     table = question.catalog.table(target.schema, target.name)
     columns = insert.columns
     if columns is None and table is not None and insert.rows:

@@ -11,14 +11,17 @@ from typing import Final, NamedTuple
 
 from node.errors import ClientFault
 from node.routing.conditions import AllOf, AnyOf, Compare, Condition, IsNull, Member, OneOf, Same
-from node.routing.operands import Operand
+from node.routing.operands import ArrayOf, Operand, Parameter
 from node.routing.outcome import Values
 from node.routing.shard_map import KeyValue, placed_shards, shard_of
+from node.routing.stored import AS_GIVEN, Stored
 from node.routing.topology import DataType, ShardedTable
 from node.routing.typed import Typed, cast, evaluate, in_range, read_uuid, text_value
 
 WIDTH_MAX: Final = 64  # a BETWEEN no wider than this is a list of keys, also under a hash
 TARGETS: Final = {DataType.BIGINT: "int8", DataType.VARCHAR: "text", DataType.UUID: "uuid", DataType.VECTOR: "vector"}
+
+_SMALLER: Final = {23: "int4", 21: "int2"}
 
 Interval = tuple[KeyValue | None, KeyValue | None]  # both ends included; None: open
 
@@ -86,44 +89,53 @@ def shards_of(rule: ShardedTable, keys: KeySet, shards: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def keys_of(condition: Condition | None, rule: ShardedTable, values: Values) -> KeySet:
+def keys_of(condition: Condition | None, rule: ShardedTable, values: Values, stored: Stored = AS_GIVEN) -> KeySet:
     """The keys a condition allows; it speaks of nothing but the rule's column. ClientFault for unreadable values."""
     match condition:
         case None | Same():
             return ALL
         case Compare(operator="=" | "is"):
-            return _equal(condition, rule, values)
+            return _equal(condition, rule, values, stored)
         case Compare():
-            return _ordered(condition, rule, values)
+            return _ordered(condition, rule, values, stored)
         case Member():
+            if _mixed(condition.operands, rule, values):
+                return ALL
             found = NOTHING
+            beside = stored if len(condition.operands) < 2 else stored.wider  # numbers may widen the list's type
             for operand in condition.operands:
-                found = union(found, _points(evaluate(operand, values, TARGETS[rule.data_type]), rule))
+                found = union(found, _points(evaluate(operand, values, target_of(rule, beside)), rule, beside))
             return found
         case AnyOf():
-            return _any(condition, rule, values)
+            return _any(condition, rule, values, stored)
         case IsNull():
             return JUST_NULL
         case AllOf():
             found = ALL
             for part in condition.parts:
-                found = intersection(found, keys_of(part, rule, values))
+                found = intersection(found, keys_of(part, rule, values, stored))
             return found
         case OneOf():
             found = NOTHING
             for part in condition.parts:
-                found = union(found, keys_of(part, rule, values))
+                found = union(found, keys_of(part, rule, values, stored))
             return found
 
 
-def _equal(condition: Compare, rule: ShardedTable, values: Values) -> KeySet:
-    found = evaluate(condition.operand, values, TARGETS[rule.data_type])
+def target_of(rule: ShardedTable, stored: Stored = AS_GIVEN) -> str:
+    """The type that a literal or a parameter takes beside the key column; errors name it."""
+    target = TARGETS[rule.data_type]
+    return _SMALLER.get(stored.type_oid, target) if target == "int8" else target
+
+
+def _equal(condition: Compare, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
+    found = evaluate(condition.operand, values, target_of(rule, stored))
     if condition.operator == "is" and found is not None and found.kind == "null":
         return JUST_NULL
-    return _points(found, rule)
+    return _points(found, rule, stored)
 
 
-def _points(found: Typed | None, rule: ShardedTable) -> KeySet:
+def _points(found: Typed | None, rule: ShardedTable, stored: Stored = AS_GIVEN) -> KeySet:
     """The keys equal to a value; a comparison with NULL holds for none."""
     if found is None:
         return ALL
@@ -132,7 +144,7 @@ def _points(found: Typed | None, rule: ShardedTable) -> KeySet:
     value = found.value
     if rule.data_type == DataType.BIGINT:
         if found.kind == "unknown" and isinstance(value, bytes):
-            read = text_value(value, "int8")
+            read = text_value(value, target_of(rule, stored))
             value = read.value if read is not None else None
         if isinstance(value, Decimal):  # bigint is compared as numeric: 5.0 finds 5, 1.5 finds nothing
             if value != value.to_integral_value():
@@ -143,7 +155,7 @@ def _points(found: Typed | None, rule: ShardedTable) -> KeySet:
         return KeySet(frozenset((value,))) if -(2**63) <= value < 2**63 else NOTHING
     if rule.data_type == DataType.VARCHAR:
         if found.kind in ("unknown", "text") and isinstance(value, bytes):
-            return KeySet(frozenset((_utf8(value),)))
+            return KeySet(frozenset((stored.compared(_utf8(value)),)))
         return ALL
     if rule.data_type == DataType.UUID and isinstance(value, bytes):
         if found.kind == "unknown":
@@ -166,8 +178,20 @@ def _utf8(value: bytes) -> bytes:
     return value
 
 
-def _any(condition: AnyOf, rule: ShardedTable, values: Values) -> KeySet:
-    target = TARGETS[rule.data_type]
+def _mixed(operands: tuple[Operand, ...], rule: ShardedTable, values: Values) -> bool:
+    """Elements of one list get one type: beside a fraction, '1.0' and an undeclared parameter are no integers."""
+    if rule.data_type != DataType.BIGINT or len(operands) < 2:
+        return False
+    known = [evaluate(o, values, "") for o in operands if not isinstance(o, Parameter)]
+    return any(found is None or found.kind not in ("int", "unknown", "null") for found in known) and (
+        len(known) < len(operands) or any(found is not None and found.kind == "unknown" for found in known)
+    )
+
+
+def _any(condition: AnyOf, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
+    target = target_of(rule, stored)
+    if isinstance(condition.operand, ArrayOf) and _mixed(condition.operand.elements, rule, values):
+        return ALL
     found = evaluate(condition.operand, values, target + "[]")
     if found is not None and found.kind == "unknown" and isinstance(found.value, bytes):
         found = cast(found, target + "[]")
@@ -179,12 +203,12 @@ def _any(condition: AnyOf, rule: ShardedTable, values: Values) -> KeySet:
         return ALL
     keys = NOTHING
     for element in found.value:
-        keys = union(keys, _points(element, rule))
+        keys = union(keys, _points(element, rule, stored))
     return keys
 
 
-def _ordered(condition: Compare, rule: ShardedTable, values: Values) -> KeySet:
-    found = evaluate(condition.operand, values, TARGETS[rule.data_type])
+def _ordered(condition: Compare, rule: ShardedTable, values: Values, stored: Stored) -> KeySet:
+    found = evaluate(condition.operand, values, target_of(rule, stored))
     if found is None:
         return ALL
     if found.kind == "null":
@@ -192,7 +216,7 @@ def _ordered(condition: Compare, rule: ShardedTable, values: Values) -> KeySet:
     value = found.value
     if rule.data_type == DataType.BIGINT:
         if found.kind == "unknown":
-            read = text_value(value, "int8") if isinstance(value, bytes) else None
+            read = text_value(value, target_of(rule, stored)) if isinstance(value, bytes) else None
             value = read.value if read is not None else None
         if not isinstance(value, int):
             return ALL
@@ -213,9 +237,9 @@ def _ordered(condition: Compare, rule: ShardedTable, values: Values) -> KeySet:
     return KeySet(intervals=((bound, None) if condition.operator in (">", ">=") else (None, bound),))
 
 
-def inserted(operand: Operand, rule: ShardedTable, values: Values) -> KeyValue | None:
+def inserted(operand: Operand, rule: ShardedTable, values: Values, stored: Stored = AS_GIVEN) -> KeyValue | None:
     """The key a row gets when this is assigned to the key column. LookupError: not known; ClientFault: not possible."""
-    found = evaluate(operand, values, TARGETS[rule.data_type])
+    found = evaluate(operand, values, target_of(rule, stored))
     if found is None:
         raise LookupError
     if found.kind == "null":
@@ -224,7 +248,7 @@ def inserted(operand: Operand, rule: ShardedTable, values: Values) -> KeyValue |
     match rule.data_type:
         case DataType.BIGINT:
             if found.kind == "unknown" and isinstance(value, bytes):
-                read = text_value(value, "int8")
+                read = text_value(value, target_of(rule, stored))
                 value = read.value if read is not None else None
             if isinstance(value, Decimal):
                 if found.kind == "float" or value != value.to_integral_value():
@@ -236,7 +260,7 @@ def inserted(operand: Operand, rule: ShardedTable, values: Values) -> KeyValue |
             if isinstance(value, int):
                 return in_range(value, "int8")
         case DataType.VARCHAR:
-            if isinstance(value, bytes) and found.kind in ("unknown", "text"):
+            if isinstance(value, bytes) and found.kind in ("unknown", "text", "bpchar"):
                 return _utf8(value)
             if found.kind == "int":
                 return str(value).encode()

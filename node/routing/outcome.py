@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from node.errors import ClientFault
+from node.routing.stored import AS_GIVEN, Stored
 
 if TYPE_CHECKING:
     from node.routing.lexed import Lexed
@@ -58,6 +59,7 @@ class Values:
     types: Sequence[int] = ()
     start: int = 0  # ordinal of this statement's first literal within `lexed` (multi-statement queries)
     part: int = 0  # which statement of the text this is
+    loose: frozenset[int] = frozenset()  # parameters whose type is not certain where the client left it open
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class InsertSelectProgram:
     insert_head: str  # INSERT INTO … (…) VALUES
     insert_tail: str  # ON CONFLICT …, RETURNING …
     returning: bool
+    key_stored: Stored = AS_GIVEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ class CopyProgram:
     rule: ShardedTable
     format: str  # text | csv | binary
     options: tuple[tuple[str, str], ...]
+    key_stored: Stored = AS_GIVEN
 
 
 Program = MergeProgram | SplitProgram | InsertSelectProgram | CopyProgram

@@ -7,19 +7,21 @@ remains per execution is to fill in values (`Template.shards`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from node.errors import ClientFault
-from node.routing.catalog import Catalog, CatalogColumn
+from node.routing.catalog import Catalog, CatalogColumn, CatalogTable
 from node.routing.conditions import AllOf, AnyOf, Column, Compare, Condition, IsNull, Member, OneOf, Same
+from node.routing.inference import loose_parameters
 from node.routing.keys import ALL, KeySet, intersection, keys_of, shards_of
-from node.routing.operands import Operand
+from node.routing.operands import Operand, Parameter
 from node.routing.outcome import Plan, Values
 from node.routing.point import NOWHERE, Point, made
 from node.routing.scopes import Level, Reference
 from node.routing.statement import Statement
+from node.routing.stored import AS_GIVEN, BPCHAR, NAME, Stored, stored
 from node.routing.topology import DataType, ShardedTable, Topology
 
 SYSTEM_SCHEMAS: Final = frozenset(("pg_catalog", "information_schema", "pg_toast"))
@@ -28,7 +30,6 @@ _TYPES: Final = {
     DataType.VARCHAR: frozenset((25, 1043, 1042, 19)),
     DataType.UUID: frozenset((2950,)),
 }
-_BPCHAR: Final = 1042
 VIEW_DEPTH_MAX: Final = 16
 
 
@@ -36,7 +37,7 @@ class Place(StrEnum):
     SHARDED = "sharded"
     WHOLE = "whole"  # every shard has all rows: omnisharded, or not configured at all
     SYSTEM = "system"  # catalogs: each shard has its own, one of them is shown
-    OPAQUE = "opaque"  # a view over sharded tables: its rows are spread, by a key nobody can name
+    OPAQUE = "opaque"  # a view over sharded tables, or a parent of some: its rows are spread, by a key nobody can name
     UNKNOWN = "unknown"  # may be sharded; the catalog would know
 
 
@@ -48,6 +49,9 @@ def place(
         return Place.SYSTEM, None
     if schema is not None and schema.startswith("pg_temp"):
         return Place.WHOLE, None
+    if schema is None and len(catalog.named(None, name)) > 1:
+        found = catalog.table(None, name)
+        schema = None if found is None else found.schema
     if topology.is_omnisharded(schema, name):
         return Place.WHOLE, None
     rule = topology.rule(schema, name)
@@ -79,7 +83,20 @@ def _by_catalog(
         if table.kind in ("v", "m") or at[1] is None:
             return Place.OPAQUE, None
         return at  # a partition is placed as its table
+    if _has_sharded_heir(table, topology, catalog, depth):
+        return Place.OPAQUE, None
     return Place.WHOLE, None
+
+
+def _has_sharded_heir(table: CatalogTable, topology: Topology, catalog: Catalog, depth: int) -> bool:
+    """Reading a table reads its partitions and children, too."""
+    for schema, name in table.heirs:
+        heir = catalog.table(schema, name)
+        if topology.rule(schema, name) is not None or depth >= VIEW_DEPTH_MAX:
+            return True
+        if heir is not None and _has_sharded_heir(heir, topology, catalog, depth + 1):
+            return True
+    return False
 
 
 @dataclass(slots=True)
@@ -89,7 +106,7 @@ class Slot:
     reference: Reference
     rule: ShardedTable
     conditions: list[Condition] = field(default_factory=list)
-    padded: bool = False  # char(n): trailing blanks are no part of the value
+    stored: Stored = AS_GIVEN  # what the key's column makes of values
 
 
 @dataclass(slots=True)
@@ -104,6 +121,7 @@ class Template:
     reasons: dict[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
     plans: dict[tuple[int, str | None], Plan] = field(default_factory=dict)
     merging: Any = None  # what reads.py knows of the statement over several shards
+    loose: frozenset[int] = frozenset()  # see inference.py
     point: Point | None = None  # reads the one value that decides all keys; of an INSERT: the key of its only row
 
     def operand(self) -> Operand | None:
@@ -111,7 +129,7 @@ class Template:
         found: Operand | None = None
         set_to = [bool(slot.conditions) for slot in self.slots]
         for slot in self.slots:
-            if slot.padded or slot.rule.function != self.slots[0].rule.function:
+            if slot.stored.type_oid in (BPCHAR, NAME) or slot.rule.function != self.slots[0].rule.function:
                 return None
             for condition in slot.conditions:
                 if not isinstance(condition, Compare) or condition.operator != "=":
@@ -130,13 +148,12 @@ class Template:
     def keys(self, values: Values) -> list[KeySet]:
         """Per slot. ClientFault for values that cannot be read."""
         found = []
+        if self.loose:
+            values = replace(values, loose=self.loose)
         for slot in self.slots:
             keys = ALL
             for condition in slot.conditions:
-                keys = intersection(keys, keys_of(condition, slot.rule, values))
-            if slot.padded and not keys.everything:
-                points = frozenset(p.rstrip(b" ") if isinstance(p, bytes) else p for p in keys.points)
-                keys = KeySet(points) if not keys.intervals else ALL
+                keys = intersection(keys, keys_of(condition, slot.rule, values, slot.stored))
             found.append(keys)
         for group in self.groups:
             keys = ALL
@@ -187,6 +204,7 @@ class _Builder:
 
     def build(self) -> Template:
         built = self.built
+        built.loose = loose_parameters(self.statement, self.catalog)
         for reference in self.statement.tables:
             where, rule = place(
                 reference.schema, reference.name, self.topology, self.catalog, self._mentioned(reference)
@@ -198,7 +216,7 @@ class _Builder:
             elif where == Place.WHOLE:
                 built.whole.append(reference)
             elif built.refusal is None:
-                built.refusal = _no_place(reference, where)
+                built.refusal = _no_place(reference, where, self.catalog)
         classes = _Classes()
         near = _Classes()  # for co-location: also where a join matches
         for level in self.levels:
@@ -211,7 +229,7 @@ class _Builder:
         self._groups(classes)
         self._colocation(near)
         operand = built.operand() if self.statement.insert is None else None
-        if operand is not None:
+        if operand is not None and not (isinstance(operand, Parameter) and operand.number in built.loose):
             built.point = made(
                 operand, built.slots[0].rule, self.topology, self.catalog, bound=self.statement.parameters > 0
             )
@@ -221,8 +239,7 @@ class _Builder:
         column = self._catalog_column(reference, rule.column)
         self.slot_at[reference.index, rule.column] = len(self.built.slots)
         self.rules[reference.index] = rule
-        padded = column is not None and column.type_oid == _BPCHAR
-        self.built.slots.append(Slot(reference, rule, padded=padded))
+        self.built.slots.append(Slot(reference, rule, stored=stored(column)))
 
     def _catalog_column(self, reference: Reference, name: str) -> CatalogColumn | None:
         table = self.catalog.table(reference.schema, reference.name)
@@ -330,7 +347,7 @@ class _Builder:
         if one.type_oid == two.type_oid:
             return True
         return any(one.type_oid in family and two.type_oid in family for family in _TYPES.values()) and (
-            _BPCHAR not in (one.type_oid, two.type_oid)
+            BPCHAR not in (one.type_oid, two.type_oid)
         )
 
     def _conditions(self, classes: _Classes) -> None:
@@ -376,7 +393,7 @@ class _Builder:
         if (
             ordered
             and slot.rule.data_type == DataType.VARCHAR
-            and (column is None or not column.bytewise or slot.padded)
+            and (column is None or not column.bytewise or slot.stored.type_oid == BPCHAR)
         ):
             return None  # the order of the column's collation is not the order of the mapping's bytes
         return condition
@@ -444,9 +461,16 @@ def _columns(condition: Condition) -> Iterator[Column]:
             yield condition.column
 
 
-def _no_place(reference: Reference, where: Place) -> ClientFault:
+def _no_place(reference: Reference, where: Place, catalog: Catalog) -> ClientFault:
     name = reference.name if reference.schema is None else f"{reference.schema}.{reference.name}"
     if where == Place.OPAQUE:
+        table = catalog.table(reference.schema, reference.name)
+        if table is not None and table.heirs:
+            return ClientFault(
+                f'table "{name}", whose partitions or children are sharded, is not supported across shards',
+                sqlstate="0A000",
+                hint="configure the table itself as sharded, or query the others",
+            )
         return ClientFault(
             f'view "{name}" over sharded tables is not supported across shards',
             sqlstate="0A000",

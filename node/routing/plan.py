@@ -33,8 +33,8 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.placement import template
-from node.routing.planning import HINT_WAYS_OUT, Question, direct, lookup_refusal, reads_only, refuse
-from node.routing.reads import plan_copy_to, plan_inner, plan_select
+from node.routing.planning import HINT_WAYS_OUT, Question, direct, lookup_refusal, reads_only, refuse, rules
+from node.routing.reads import plan_copy_to, plan_inner, plan_select, schema_shards
 from node.routing.remembered import Remembered
 from node.routing.shard_map import KeyValue, shard_of
 from node.routing.statement import Kind, Statement
@@ -154,14 +154,17 @@ def _plan(question: Question) -> Outcome:
     if statement.tables and question.topology.has_lookups:
         return lookup_refusal()
     if statement.parameters and question.values.parameters is None and statement.kind in _ROWS:
+        fixed = schema_shards(question)
+        if isinstance(fixed, Plan):
+            return fixed
         return direct(question, _ONE, "parameters are not bound yet: any shard can describe it", anywhere=True)
     match statement.kind:
         case Kind.SELECT:
             return plan_select(question)
         case Kind.INSERT:
-            return plan_insert(question)
+            return rules(question) or plan_insert(question)
         case Kind.UPDATE | Kind.DELETE | Kind.MERGE:
-            return plan_modify(question)
+            return rules(question) or plan_modify(question)
         case Kind.COPY_FROM:
             return plan_copy_from(question)
         case Kind.COPY_TO:

@@ -12,7 +12,7 @@ from node.routing.hints import Hints
 from node.routing.operands import Arithmetic, ArrayOf, Cast, Constant, Literal, Operand, Parameter
 from node.routing.outcome import Combine, Plan, Refusal, Road, Role, Values
 from node.routing.placement import Template
-from node.routing.select_names import CLOCKS, VOLATILE
+from node.routing.select_names import CLOCKS, READERS, VOLATILE
 from node.routing.statement import Statement, parse
 from node.routing.topology import Topology
 
@@ -103,10 +103,46 @@ def everywhere(question: Question, *reasons: str, road: Road = Road.DIRECT, writ
     return Plan(question.every_shard, road, Role.PRIMARY, writes, Combine.FIRST, reasons)
 
 
+def rules(question: Question) -> Refusal | None:
+    """A written table with rules: what they do, and on which rows, nobody here knows."""
+    for reference in question.statement.tables:
+        found = question.catalog.named(reference.schema, reference.name) if reference.written else ()
+        if any(table.rules for table in found):
+            return refuse(
+                f'a write to "{reference.name}", which has rules, is not supported across shards',
+                detail="a rule may write rows that belong to other shards",
+                hint=HINT_WAYS_OUT,
+            )
+    return None
+
+
+def moving_cte(question: Question, template: Template) -> Refusal | None:
+    """A data-modifying WITH that assigns a sharding key: the row might belong to another shard."""
+    if question.topology.rewrite_shard_key == "ignore":
+        return None
+    assigned = dict(question.statement.cte_assigns)
+    for slot in template.slots:
+        columns = assigned.get(slot.reference.index, ())
+        if columns is None:
+            return refuse("MERGE into a sharded table is not supported across shards")
+        if slot.rule.column in columns:
+            return refuse(
+                f'updating the sharding key "{slot.rule.column}" of "{slot.reference.name}" in WITH is not supported '
+                "across shards",
+                detail="the row would have to move to another shard",
+            )
+    return None
+
+
 def reader(question: Question) -> Refusal | None:
-    """A user's function whose body may read tables: on one shard, or on each for itself, it would see only a part."""
-    for _, name in question.statement.functions:
-        if name in question.catalog.readers:
+    """A function that may read tables: on one shard, or on each for itself, it would see only a part."""
+    catalog = question.catalog
+    called = [name for _, name in question.statement.functions]
+    for reference in question.statement.tables:
+        for table in catalog.named(reference.schema, reference.name):
+            called += table.calls or ()  # a view's
+    for name in called:
+        if name in catalog.readers or name in READERS:
             return refuse(
                 f"{name}() may read tables, which is not supported across shards",
                 detail="on one shard the function would not see the rows of the others",

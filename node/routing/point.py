@@ -114,7 +114,7 @@ class Point:
                 return _NOWHERE
             return self._of_integer(_signed(data, start, size))
         if self._type == _VARCHAR:
-            if oid != 0 and oid != 25 and oid != 1043 and oid != 1042 and oid != 19:
+            if oid != 0 and oid != 25 and oid != 1043:
                 return _NOWHERE
         elif oid != 0 and oid != 2950:
             return _NOWHERE

@@ -17,9 +17,11 @@ from node.routing.planning import (
     direct,
     everywhere,
     joined,
+    moving_cte,
     reader,
     refuse,
     role_of,
+    rules,
     tables_reason,
     volatile_default,
 )
@@ -181,6 +183,9 @@ def _said(known: _Merging, lexed: Lexed) -> tuple[bytes, ...]:
 
 
 def _modifying(question: Question, built: Template) -> Outcome:
+    refused = rules(question)
+    if refused is not None:
+        return refused
     written = [r for r in built.whole if r.written]
     if written and not built.slots:
         for reference in written:
@@ -197,6 +202,9 @@ def _modifying(question: Question, built: Template) -> Outcome:
         return everywhere(question, "the tables it writes are on every shard")
     if written:
         return refuse(f'writing "{written[0].name}", which every shard has, together with sharded tables in WITH')
+    refused = moving_cte(question, built)
+    if refused is not None:
+        return refused
     shards = built.shards(question.values, question.topology)
     if len(shards) <= 1:
         return by_key(question, built, shards or (0,))
@@ -207,7 +215,7 @@ def _into(question: Question, built: Template) -> Outcome:
     if not built.slots and not built.system:
         what = differing(question.statement, question.catalog)
         if what is None:
-            return everywhere(question, "every shard has these tables", road=Road.DDL)
+            return reader(question) or everywhere(question, "every shard has these tables", road=Road.DDL)
         return refuse(f"{what} in SELECT INTO is not supported across shards")
     return refuse(
         "SELECT INTO from sharded tables is not supported across shards",
@@ -222,9 +230,15 @@ def schema_shards(question: Question) -> Plan | Refusal | None:
         return None
     fixed: set[int] = set()
     everywhere_written = False
+    path = question.hints.search_path or question.catalog.search_path
     for reference in statement.tables:
         entry = None
-        for schema in (reference.schema,) if reference.schema else question.hints.search_path or ("public",):
+        if reference.schema is None and question.catalog.uncertain:
+            return refuse(
+                f'the name "{reference.name}" without its schema is not supported across shards here',
+                detail="search_path was changed in this transaction",
+            )
+        for schema in (reference.schema,) if reference.schema else path:
             entry = topology.schema_shard(schema)
             if entry is not None and entry.name is not None:
                 break

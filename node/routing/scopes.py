@@ -52,6 +52,7 @@ class Scopes:
         self.levels: list[Level] = []
         self.references: list[Reference] = []
         self.data_modifying_ctes = 0
+        self.cte_assigns: list[tuple[int, tuple[str, ...] | None]] = []  # reference, columns; None: any (MERGE)
 
     # --- statements ----------------------------------------------------------------------------------------------
 
@@ -128,9 +129,10 @@ class Scopes:
         if clause.recursive:
             names |= {cte.ctename for cte in clause.ctes}
         for cte in clause.ctes:
-            if not isinstance(cte.ctequery, ast.SelectStmt):
+            level = self.statement(cte.ctequery, parent, names)
+            if level is not None and not isinstance(cte.ctequery, ast.SelectStmt):
                 self.data_modifying_ctes += 1
-            self.statement(cte.ctequery, parent, names)
+                self.cte_assigns.append((level.references[0].index, _assigned(cte.ctequery)))
             names |= {cte.ctename}  # a CTE sees those before it; its own name still means the table
         return names
 
@@ -260,6 +262,19 @@ class Scopes:
         column = Reader(inner.index, self.is_marked).column(select.targetList[0].val)
         if column is not None:
             inner.conditions.append(Same(outer, column))
+
+
+def _assigned(node: Any) -> tuple[str, ...] | None:
+    """The columns that an UPDATE or an upsert sets; None: a MERGE, which may set any."""
+    targets: Any = ()
+    match node:
+        case ast.UpdateStmt():
+            targets = node.targetList
+        case ast.InsertStmt():
+            targets = node.onConflictClause.targetList if node.onConflictClause is not None else ()
+        case ast.MergeStmt():
+            return None
+    return tuple(target.name for target in targets or ())
 
 
 def _holder(item: Any, name: str) -> str | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from pglast import parse_sql
 from pglast.parser import ParseError
@@ -51,6 +51,8 @@ from node.routing.select_trees import (
     unwrap,
     walk,
 )
+
+_TRUE: Final = ast.A_Const(isnull=False, val=ast.Boolean(boolval=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,7 @@ class _Analysis:
     is_marked: bool = False
     shares: bool = True
     hidden: list[Tree] = field(default_factory=list)
+    casts: dict[int, Tree] = field(default_factory=dict)  # visible columns that cast an aggregate
     aggregates: list[Aggregate] = field(default_factory=list)  # outputs: visible, or -1 - hidden
     reasons: list[str] = field(default_factory=list)
     columns: Columns = field(init=False)
@@ -401,6 +404,8 @@ class _Analysis:
         if call.agg_distinct and not chosen:
             if merged not in ("count", "sum", "avg"):
                 raise refused(f"{name}(DISTINCT ...)")
+            if any(self.columns.is_array(argument) for argument in call.args or ()):
+                raise refused(f"{name}(DISTINCT ...) of an array")
             parts = [changed(call, funcname=system_name("array_agg"))]
             merged = f"{merged} distinct"
         else:
@@ -410,6 +415,8 @@ class _Analysis:
         if chosen:
             aggregate = Aggregate(output, merged, partials, bytewise)
         else:
+            if wrapped.cast and not wrapped.otherwise and output >= 0:  # (what is otherwise is read from there)
+                self.casts[output] = expression
             aggregate = Aggregate(
                 output, merged, partials, cast=wrapped.cast, otherwise=wrapped.otherwise, digits=wrapped.digits
             )
@@ -516,9 +523,9 @@ class _Analysis:
         group: tuple[int, ...] | None,
         distinct: tuple[int, ...] | None,
     ) -> MergeProgram:
-        targets = tuple(self.select.targetList or ())
+        targets = tuple(self._masked(at, target) for at, target in enumerate(self.select.targetList or ()))
         listed = targets + (targets if self.twins else ())
-        listed += tuple(ast.ResTarget(val=expression) for expression in self.hidden)
+        listed += self._hidden_targets(order, targets)
         tree = changed(self.select, targetList=listed, sortClause=order, limitCount=None, limitOffset=None)
         tree = changed(tree, limitOption=enums.LimitOption.LIMIT_OPTION_DEFAULT)
         sql, parameters = deparse(tree, parameters_of(self.select))
@@ -535,6 +542,28 @@ class _Analysis:
             ),
             distinct=None if distinct is None else tuple(map(self._at, distinct)),
         )
+
+    def _masked(self, output: int, target: Tree) -> Tree:
+        """A cast of an aggregate shows name and type only: a part may be out of the range that the whole keeps."""
+        cast = self.casts.get(output)
+        if cast is None:
+            return target
+        nothing = changed(cast, arg=ast.A_Const(isnull=True))
+        case = ast.CaseExpr(args=(ast.CaseWhen(expr=_TRUE, result=nothing),), defresult=cast)
+        return ast.ResTarget(name=output_name(target) or "?column?", val=case)
+
+    def _hidden_targets(self, order: Any, targets: tuple[Tree, ...]) -> tuple[Tree, ...]:
+        """The hidden columns; one whose own name a bare name in ORDER BY could mean goes by another."""
+        said = [item.node for item in order or ()] + list(self.select.distinctClause or ())
+        bare = {last_name(node) for node in said if isinstance(node, ast.ColumnRef) and len(node.fields) == 1}
+        listed = (*targets, *(ast.ResTarget(val=expression) for expression in self.hidden))
+        found = []
+        for number, target in enumerate(listed[len(targets) :]):
+            name = output_name(target)
+            meant = [other.val for other in listed if output_name(other) == name]
+            clashes = name in bare and any(value != target.val for value in meant)
+            found.append(changed(target, name=f"pgmurmur {number}") if clashes else target)
+        return tuple(found)
 
     def _at(self, column: int) -> int:
         """A provisional number (-1 - index of the hidden column) becomes one from the end of the row."""

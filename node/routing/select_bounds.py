@@ -107,7 +107,7 @@ def _castable(node: Tree) -> bool:
 def resolve(limit: Bound, offset: Bound, values: Values) -> tuple[int | None, int]:
     """The numbers to apply. Parameters that are not bound yet count as absent (Parse and Describe only).
 
-    Raises 2201W and 2201X for negative values, 22P02, 22P03 and 42804 for parameters that are no bigint.
+    Raises 2201W and 2201X for negative values, 22P02, 22P03 and 0A000 for parameters that are no bigint.
     """
     skip = _value(offset, values, "OFFSET")
     if skip is not None and skip < 0:
@@ -131,7 +131,7 @@ def _value(given: Bound, values: Values, what: str) -> int | None:
         return None
     declared = values.types[index] if index < len(values.types) else 0
     if declared and declared not in _INT_SIZES:
-        raise ClientFault(f"argument of {what} must be type bigint, not another type", sqlstate="42804")
+        raise refused(f"a parameter of another type than bigint in {what}")
     formats = values.formats
     code = 0 if not formats else formats[0] if len(formats) == 1 else formats[index]
     if code == 0:

@@ -18,6 +18,7 @@ class Knowledge(Protocol):
     def columns_of(self, schema: str | None, table: str) -> Sequence[str] | None: ...
     def is_bytewise(self, schema: str | None, table: str, column: str) -> bool | None: ...
     def is_nondeterministic(self, schema: str | None, table: str, column: str) -> bool | None: ...
+    def is_array(self, schema: str | None, table: str, column: str) -> bool | None: ...
     def is_aggregate(self, function: str) -> bool | None: ...
     def volatility(self, function: str) -> str | None:
         """`i`, `s` or `v`; the most volatile of the functions with that name."""
@@ -66,6 +67,13 @@ class Columns:
             return False
         owner = self.owner(node)
         return owner is not None and bool(self.knowledge.is_bytewise(owner.schema, owner.table, last_name(node)))
+
+    def is_array(self, node: object) -> bool:
+        """This expression is certainly an array."""
+        if isinstance(node, ast.ColumnRef) and not is_star(node):
+            owner = self.owner(node)
+            return owner is not None and bool(self.knowledge.is_array(owner.schema, owner.table, last_name(node)))
+        return isinstance(node, ast.A_ArrayExpr) or (isinstance(node, ast.TypeCast) and bool(node.typeName.arrayBounds))
 
     def refuse_nondeterministic(self, roots: object, what: str) -> None:
         """Under a nondeterministic collation equal texts may differ in their bytes."""

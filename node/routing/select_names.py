@@ -82,3 +82,15 @@ HARMLESS: Final = frozenset(
 )
 SYSTEM_COLUMNS: Final = frozenset(("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"))
 BYTEWISE_COLLATIONS: Final = frozenset(("C", "POSIX", "ucs_basic", "pg_c_utf8"))
+# PostgreSQL's own functions that read tables or run queries.
+READERS: Final = frozenset(("ts_stat", "ts_rewrite")) | {
+    f"{kind}_to_{what}"
+    for kind in ("table", "query", "cursor", "schema", "database")
+    for what in ("xml", "xmlschema", "xml_and_xmlschema")
+}
+# The commoner array types, by OID; those of users are known by their names.
+ARRAY_TYPES: Final = frozenset(
+    (199, 629, 651, 719, 775, 791, 1000, 1001, 1002, 1003, 1005, 1007, 1009, 1014, 1015, 1016, 1017, 1018, 1020, 1021)
+    + (1022, 1027, 1028, 1040, 1041, 1115, 1182, 1183, 1185, 1187, 1231, 1270, 1561, 1563, 2951, 3643, 3807, 3905, 3907)
+    + (3909, 3911, 3913, 3927, 4073)
+)

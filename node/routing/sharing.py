@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from node.routing.catalog import Catalog, CatalogTable
-from node.routing.select_names import VOLATILE
+from node.routing.select_names import READERS, VOLATILE
 from node.routing.statement import Effects, Kind, Statement
 
 
@@ -54,15 +54,15 @@ class Alone:
 
 
 # Not volatile for PostgreSQL, but the answer is of this session, its transaction, or of a text that nobody has read.
-_SESSION: Final = frozenset(
-    """current_setting set_config nextval setval currval lastval setseed current_user session_user system_user user
+_SESSION: Final = (
+    frozenset(
+        """current_setting set_config nextval setval currval lastval setseed current_user session_user system_user user
     getpgusername current_schema current_schemas current_role current_query inet_client_addr inet_client_port
     inet_server_addr inet_server_port row_security_active version txid_current txid_current_if_assigned
     txid_current_snapshot txid_snapshot_xmin txid_snapshot_xmax txid_snapshot_xip txid_visible_in_snapshot txid_status
-    query_to_xml query_to_xmlschema query_to_xml_and_xmlschema table_to_xml table_to_xmlschema
-    table_to_xml_and_xmlschema schema_to_xml schema_to_xmlschema schema_to_xml_and_xmlschema database_to_xml
-    database_to_xmlschema database_to_xml_and_xmlschema cursor_to_xml cursor_to_xmlschema ts_stat ts_rewrite
     loread lowrite show_limit set_limit""".split()
+    )
+    | READERS
 )
 _SESSION_PREFIXES: Final = ("pg_", "lo_", "dblink")
 # PostgreSQL's own pg_ functions of their arguments only; every other one speaks of a server, or does something to it.

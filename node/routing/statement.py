@@ -144,11 +144,15 @@ class Statement:
     user_keywords: bool = False  # CURRENT_USER and its kin
     samples: bool = False  # TABLESAMPLE
     parameters: int = 0  # highest $n
+    mentions: tuple[tuple[int, int], ...] = ()  # of each parameter, how many
+    compared: tuple[tuple[int, str], ...] = ()  # those directly beside a column, by = and its kin or IN
+    casts: tuple[tuple[int, str], ...] = ()  # those that are cast, and to what
     insert: Insert | None = None
     copy: Copy | None = None
     assigns: tuple[tuple[str, Operand | None], ...] = ()  # UPDATE SET and MERGE
     returning: bool = False
     modifying_ctes: int = 0
+    cte_assigns: tuple[tuple[int, tuple[str, ...] | None], ...] = ()  # references these write, and which columns
     inner: Statement | None = None  # what EXPLAIN, PREPARE, DECLARE are about
     analyze: bool = False  # EXPLAIN ANALYZE runs it
     name: str | None = None  # of a savepoint, prepared statement, cursor, channel, global transaction

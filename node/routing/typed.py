@@ -16,7 +16,7 @@ from node.routing.operands import Arithmetic, ArrayOf, Cast, Constant, Literal, 
 from node.routing.outcome import Values
 
 INT_TYPES: Final = {"int2": 2, "int4": 4, "int8": 8}
-TEXT_TYPES: Final = frozenset(("text", "varchar", "bpchar", "name"))
+TEXT_TYPES: Final = frozenset(("text", "varchar"))
 OIDS: Final = {
     20: "int8", 21: "int2", 23: "int4", 26: "oid", 25: "text", 1043: "varchar", 1042: "bpchar", 19: "name",
     705: "unknown", 2950: "uuid", 700: "float4", 701: "float8", 1700: "numeric", 16: "bool",
@@ -32,7 +32,8 @@ NUMERIC_DIGITS_MAX: Final = 1000  # longer numbers are not worth evaluating
 
 
 class Typed(NamedTuple):
-    """`kind`: int, numeric, float, text, unknown (a string whose type the context decides), uuid, null, array."""
+    """`kind`: int, numeric, float, text, unknown (a string whose type the context decides), bpchar (without its blanks:
+    `varchar = bpchar` compares without them, so its value is no key), uuid, null, array."""
 
     kind: str
     value: int | Decimal | bytes | tuple[Typed | None, ...] | None = None
@@ -126,6 +127,8 @@ def _parameter(number: int, values: Values, target: str) -> Typed | None:
     if raw is None:
         return NULL
     declared = values.types[number - 1] if number <= len(values.types) else 0
+    if not declared and number in values.loose:
+        return None
     name = OIDS.get(declared) if declared else target
     if name is None:
         return None
@@ -145,6 +148,8 @@ def text_value(raw: bytes, name: str) -> Typed | None:
         return Typed("int", in_range(number, name, raw))
     if name in TEXT_TYPES:
         return Typed("text", raw)
+    if name == "bpchar":
+        return Typed("bpchar", raw.rstrip(b" "))
     if name == "unknown":
         return Typed("unknown", raw)
     if name == "uuid":
@@ -164,6 +169,8 @@ def binary_value(raw: bytes, name: str, number: int) -> Typed | None:
         return Typed("int", int.from_bytes(raw, "big", signed=True))
     if name in TEXT_TYPES:
         return Typed("text", raw)
+    if name == "bpchar":
+        return Typed("bpchar", raw.rstrip(b" "))
     if name == "unknown":
         return Typed("unknown", raw)
     if name == "uuid":
@@ -203,7 +210,10 @@ def cast(kept: Typed, name: str) -> Typed | None:
     if name.endswith("[]"):
         if kept.kind == "unknown" and isinstance(kept.value, bytes):
             return _array(kept.value, name[:-2], False)
-        return Typed("array", kept.value, name[:-2]) if kept.kind == "array" else None
+        if kept.kind != "array" or not isinstance(kept.value, tuple):
+            return None
+        elements = tuple(None if element is None else cast(element, name[:-2]) for element in kept.value)
+        return Typed("array", elements, name[:-2])
     value = kept.value
     if name in INT_TYPES:
         if kept.kind == "unknown" or kept.kind == "text":
@@ -211,10 +221,12 @@ def cast(kept: Typed, name: str) -> Typed | None:
         if kept.kind == "numeric" and isinstance(value, Decimal) and value == value.to_integral_value():
             value = int(value)
         return Typed("int", in_range(value, name)) if isinstance(value, int) else None
-    if name in TEXT_TYPES and name != "name":
-        if kept.kind in ("unknown", "text"):
+    if name in TEXT_TYPES:
+        if kept.kind in ("unknown", "text", "bpchar"):
             return Typed("text", value)
         return Typed("text", str(value).encode()) if kept.kind == "int" else None
+    if name == "bpchar":
+        return Typed("bpchar", value.rstrip(b" ")) if isinstance(value, bytes) and kept.kind != "uuid" else None
     if name == "uuid":
         if kept.kind in ("unknown", "text") and isinstance(value, bytes):
             return Typed("uuid", read_uuid(value))
@@ -232,8 +244,15 @@ def cast(kept: Typed, name: str) -> Typed | None:
 
 
 def _arithmetic(operand: Arithmetic, values: Values, target: str) -> Typed | None:
-    left = evaluate(operand.left, values, target)
-    right = evaluate(operand.right, values, target)
+    # A parameter takes the type of what is beside it.
+    left, right = (
+        None if isinstance(side, Parameter) else evaluate(side, values, target)
+        for side in (operand.left, operand.right)
+    )
+    if left is None and right is not None and right.kind == "int":
+        left = evaluate(operand.left, values, target)
+    elif right is None and left is not None and left.kind == "int":
+        right = evaluate(operand.right, values, target)
     if left is None or right is None:
         return None
     if left.kind == "null" or right.kind == "null":

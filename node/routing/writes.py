@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from node.errors import ClientFault
 from node.routing.keys import inserted
 from node.routing.outcome import Combine, CopyProgram, Outcome, Plan, Refusal, Road, Role
@@ -13,6 +15,7 @@ from node.routing.planning import (
     differing,
     direct,
     everywhere,
+    moving_cte,
     reader,
     refuse,
     tables_reason,
@@ -21,6 +24,7 @@ from node.routing.planning import (
 from node.routing.reads import schema_shards
 from node.routing.shard_map import shard_of
 from node.routing.statement import Kind
+from node.routing.stored import stored_key
 from node.routing.topology import ShardedTable
 
 
@@ -42,7 +46,7 @@ def plan_modify(question: Question) -> Outcome:
     if any(r.written for r in built.whole):
         return refuse("writing a table that every shard has together with sharded tables in WITH")
     shards = built.shards(question.values, question.topology)
-    refused = _key_assignment(question, slot, shards)
+    refused = _key_assignment(question, slot, shards) or moving_cte(question, built)
     if refused is not None:
         return refused
     if not shards:
@@ -110,12 +114,14 @@ def _modify_whole(question: Question, built: Template) -> Outcome:
 def _key_assignment(question: Question, slot: Slot, shards: tuple[int, ...]) -> Refusal | None:
     """An UPDATE may assign the key only what keeps the row where it is."""
     rule = slot.rule
+    loose = template(question.statement, question.topology, question.catalog).loose
     for name, operand in question.statement.assigns:
         if name != rule.column or question.topology.rewrite_shard_key == "ignore":
             continue
         if operand is not None and len(shards) <= 1:
             try:
-                value = inserted(operand, rule, question.values)
+                values = replace(question.values, loose=loose)
+                value = slot.stored.kept(inserted(operand, rule, values, slot.stored))
             except LookupError:
                 value = None
             else:
@@ -153,8 +159,9 @@ def plan_copy_from(question: Question) -> Outcome:
             f'COPY into "{reference.name}" without its sharding key "{rule.column}" is not supported across shards'
         )
     program = CopyProgram(
-        reference.schema, reference.name, columns, columns.index(rule.column), rule, copy.format, copy.options
-    )
+        reference.schema, reference.name, columns, columns.index(rule.column), rule, copy.format, copy.options,
+        stored_key(question.catalog, reference.schema, reference.name, rule),
+    )  # fmt: skip
     shards = question.every_shard
     reason = f"{reference.name}: rows go by {rule.column}"
     return Plan(shards, Road.SPLIT, Role.PRIMARY, True, Combine.SUM, (reason,), program)
@@ -190,6 +197,9 @@ def plan_ddl(question: Question) -> Outcome:
             )
         if what is not None:
             return refuse(f"{what} in {statement.tag} is not supported across shards")
+        refused = reader(question)
+        if refused is not None:
+            return refused
     fixed = schema_shards(question)
     if isinstance(fixed, Plan) and fixed.single and not fixed.anywhere:
         return fixed

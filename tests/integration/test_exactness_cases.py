@@ -134,6 +134,8 @@ def test_errors_are_those_of_one_server(spread: Spread, sql: str, parameters: tu
         "SELECT avg(g), sum(g), min(g), count(g), coalesce(sum(g), 0), coalesce(avg(g), 1.5) FROM t WHERE false",
         "SELECT DISTINCT g FROM t ORDER BY g DESC",
         "SELECT -id AS id FROM t ORDER BY id",
+        'SELECT g FROM t ORDER BY g::text COLLATE "C", id::text COLLATE "C", g, id',
+        "SELECT -g AS g FROM t ORDER BY t.g, g, id",
     ],
 )
 def test_chosen_queries(spread: Spread, sql: str, formats: tuple[int, ...]) -> None:
@@ -153,6 +155,8 @@ def test_chosen_queries_without_order(spread: Spread, sql: str) -> None:
         "SELECT stddev(f) FROM t",
         "SELECT stddev(f)::numeric FROM t",
         "SELECT count(DISTINCT (g, h)) FROM t",
+        "SELECT count(DISTINCT ar) FROM t",
+        "SELECT count(DISTINCT (CASE WHEN true THEN ar END)) FROM t WHERE ar = '{1}'",
         "SELECT id FROM t ORDER BY upper(s)",
         "SELECT max(name) FROM (SELECT upper(s) AS name FROM t) AS x",
     ],

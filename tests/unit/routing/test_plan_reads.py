@@ -60,7 +60,7 @@ EQUALITY = [
     ("SELECT string_agg(customer, ',') FROM orders WHERE id = 5", one(5)),
     ("TABLE countries", "0 direct one"),
     ("SELECT * FROM orders WHERE id = 1.5", "0 direct one"),
-    ("SELECT * FROM orders WHERE id = NULL", "0 direct one"),
+    ("SELECT * FROM orders WHERE id = NULL", "0,1,2,3 pushdown concat"),
     ("SELECT * FROM orders WHERE id = 5 AND id = 6", "0 direct one"),
     ("SELECT * FROM orders WHERE id = 99999999999999999999", "0 direct one"),
     ("SELECT * FROM users WHERE name = 'ada'", f"{S['ada']} direct one"),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from node.client.execute import Execution
     from node.client.session import Session
 
+# A shard counts the lines that it got, not the client's: "COPY orders, line 2" would be the wrong one.
+_CONTEXT = "W"
 _KINDS = {"text": copy_core.TEXT, "csv": copy_core.CSV, "binary": copy_core.BINARY}
 _TYPES = {DataType.BIGINT: "int8", DataType.VARCHAR: "text", DataType.UUID: "uuid"}
 
@@ -128,7 +130,7 @@ async def _open(talks: list[Conversation], sql: bytes) -> bytes:
                 ready.append(talk)
                 break
             if letter == Backend.ERROR_RESPONSE:
-                fault = fault or fault_of(body)
+                fault = fault or fault_of(body, without=_CONTEXT)
             elif letter == Backend.READY_FOR_QUERY:
                 break
     if fault is not None or len(ready) < len(talks):
@@ -200,7 +202,7 @@ async def _failed_already(talk: Conversation) -> None:
     while talk.waiting_bytes:
         letter, body = await talk.next()
         if letter == Backend.ERROR_RESPONSE:
-            fault = fault_of(body)
+            fault = fault_of(body, without=_CONTEXT)
             await talk.ready()
             raise fault
 
@@ -217,7 +219,7 @@ async def _close(talks: list[Conversation]) -> list[str]:
             if letter == Backend.COMMAND_COMPLETE:
                 tags.append(body[:-1].decode())
             elif letter == Backend.ERROR_RESPONSE:
-                fault = fault or fault_of(body)
+                fault = fault or fault_of(body, without=_CONTEXT)
             elif letter == Backend.READY_FOR_QUERY:
                 break
     if fault is not None:

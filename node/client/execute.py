@@ -37,6 +37,14 @@ from node.wire import messages
 if TYPE_CHECKING:
     from node.client.session import Session
 
+# What several shards cannot hold for one client, by what makes it.
+_LEFT_BEHIND = {
+    Effects.TEMP_TABLE: "a temporary table",
+    Effects.LISTEN: "LISTEN",
+    Effects.HOLD_CURSOR: "a cursor WITH HOLD",
+    Effects.ADVISORY_LOCK: "a session advisory lock",
+    Effects.SQL_PREPARE: "PREPARE",
+}
 _NO_BIND = messages.Bind(b"", b"", (), (), ())
 _FIRST_USER_OID = 16384
 
@@ -195,14 +203,14 @@ class Execution:
         session.note(shape, None)
         if self.statement.kind in self._TIDIES:
             return
-        if self.statement.effects & (Effects.TEMP_TABLE | Effects.LISTEN | Effects.HOLD_CURSOR | Effects.ADVISORY_LOCK |
-                                     Effects.SQL_PREPARE):  # fmt: skip
-            raise ClientFault(
-                f"{self.statement.tag} is not supported on a sharded database",
-                sqlstate="0A000",
-                detail="What it leaves behind belongs to the connection with one shard.",
-                hint="use a database with one shard for it",
-            )
+        for effect, construct in _LEFT_BEHIND.items():
+            if self.statement.effects & effect:
+                raise ClientFault(
+                    f"{construct} is not supported on a sharded database",
+                    sqlstate="0A000",
+                    detail="What it leaves behind belongs to the connection with one shard.",
+                    hint="use a database with one shard for it",
+                )
 
     # --- everything else -------------------------------------------------------------------------------------------
 

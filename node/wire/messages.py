@@ -7,7 +7,7 @@ Builders return whole messages as bytes. Parsers take the *body* (what follows l
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from node.errors import ClientFault, Fault
@@ -159,8 +159,9 @@ def error_fields(
     detail: str | None = None,
     hint: str | None = None,
     position: int | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The body shared by ErrorResponse and NoticeResponse."""
+    """The body shared by ErrorResponse and NoticeResponse; `fields` are those that have no argument of their own."""
     parts = [
         b"S",
         severity.encode(),
@@ -178,6 +179,8 @@ def error_fields(
         parts += (b"H", hint.encode(), b"\0")
     if position is not None:
         parts += (b"P", str(position).encode(), b"\0")
+    for letter, value in (fields or {}).items():
+        parts += (letter.encode(), value.encode(), b"\0")
     parts.append(b"\0")
     return b"".join(parts)
 
@@ -185,7 +188,9 @@ def error_fields(
 def error_response(fault: Fault) -> bytes:
     return message(
         b"E",
-        error_fields(fault.severity, fault.sqlstate, fault.message, fault.detail, fault.hint, fault.position),
+        error_fields(
+            fault.severity, fault.sqlstate, fault.message, fault.detail, fault.hint, fault.position, fault.fields
+        ),
     )
 
 

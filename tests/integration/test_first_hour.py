@@ -1,0 +1,103 @@
+"""What somebody who knows PostgreSQL and another pooler types in the first hour, against two shards and directly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from integration.harness import Database, Nodes, config_toml, connect, databases, sharded_table
+from psycopg import Connection
+
+from node.embedded.nodes import NodeProcess
+from node.embedded.server import Server
+from node.embedded.workspace import Workspace
+
+TABLE = (
+    "CREATE TABLE birds (id bigint PRIMARY KEY, name text NOT NULL, weight int CONSTRAINT heavier CHECK (weight < 100))"
+)
+
+
+@pytest.fixture(scope="module")
+def node(
+    workspace: Workspace, shard_servers: tuple[Server, Server], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NodeProcess]:
+    nodes = Nodes(workspace, tmp_path_factory.mktemp("first-hour"))
+    with databases(shard_servers) as shards:
+        yield nodes(config_toml(shards, tables=sharded_table("birds")))
+        nodes.close()
+
+
+@pytest.fixture
+def both(node: NodeProcess, plain: Database) -> Iterator[list[Connection]]:
+    """One connection through the node, one to the PostgreSQL that has all rows."""
+    with connect(node) as through, plain.connect() as direct:
+        for connection in (through, direct):
+            connection.execute(TABLE)
+            connection.execute("INSERT INTO birds (id, name) VALUES (1, 'a'), (2, 'b'), (3, 'c')")
+        yield [through, direct]
+        through.execute("DROP TABLE birds")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO birds (id, name) VALUES (11, 'x'), (12, 'x'), (1, 'again'), (13, 'x')",
+        "INSERT INTO birds (id, name) SELECT i, 'many' FROM generate_series(3, 30) AS i",
+        "INSERT INTO birds (id, name) VALUES (11, 'x'), (12, NULL), (13, 'x'), (14, 'x')",
+        "INSERT INTO birds (id, name, weight) VALUES (11, 'x', 1), (12, 'x', 100), (13, 'x', 1), (14, 'x', 1)",
+        "UPDATE birds SET name = NULL WHERE id IN (1, 2, 3)",
+    ],
+)
+def test_an_error_over_several_shards_names_table_column_and_constraint(both: list[Connection], statement: str) -> None:
+    """Frameworks tell one unique violation from another by the constraint's name."""
+    seen = []
+    for connection in both:
+        with pytest.raises(psycopg.errors.IntegrityError) as caught:
+            connection.execute(statement.encode())
+        diag = caught.value.diag
+        seen.append(
+            (diag.sqlstate, diag.message_primary, diag.schema_name, diag.table_name, diag.column_name)
+            + (diag.constraint_name, diag.source_function)
+        )
+    assert seen[0] == seen[1]
+    assert seen[0][3] == "birds"
+
+
+def test_an_error_in_copied_rows_names_the_constraint_and_no_line_of_a_shard(both: list[Connection]) -> None:
+    """A shard counts the lines that it gets."""
+    through, direct = both
+    names = []
+    for connection in (through, direct):
+        with (
+            pytest.raises(psycopg.errors.UniqueViolation) as caught,
+            connection.cursor().copy("COPY birds (id, name) FROM STDIN") as copy,
+        ):
+            for row in [(21, "x"), (22, "x"), (23, "x"), (2, "again")]:
+                copy.write_row(row)
+        names.append(caught.value.diag.constraint_name)
+        context = caught.value.diag.context
+        assert (context is None) if connection is through else (context is not None and "line 4" in context)
+    assert names == ["birds_pkey"] * 2
+
+
+@pytest.mark.parametrize(
+    ("statement", "construct"),
+    [
+        ("CREATE TEMP TABLE t (i int)", "a temporary table"),
+        ("SELECT 1 AS one INTO TEMP t", "a temporary table"),
+        ("SELECT pg_advisory_lock(5)", "a session advisory lock"),
+        ("SELECT pg_try_advisory_lock(5) FROM birds WHERE id = 1", "a session advisory lock"),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT id FROM birds WHERE id = 1", "a cursor WITH HOLD"),
+        ("PREPARE p AS SELECT 1", "PREPARE"),
+        ("LISTEN news", "LISTEN"),
+    ],
+)
+def test_what_belongs_to_one_connection_is_refused_by_its_name(
+    both: list[Connection], statement: str, construct: str
+) -> None:
+    through, _ = both
+    with pytest.raises(psycopg.errors.FeatureNotSupported) as caught:
+        through.execute(statement.encode())
+    assert caught.value.diag.message_primary == f"{construct} is not supported on a sharded database"
+    assert through.execute("SELECT count(*) FROM birds").fetchone() == (3,)

@@ -101,11 +101,22 @@ class Answer:
 
 async def describe(talk: Conversation, request: Request) -> tuple[bytes, list[messages.Column]]:
     """ParameterDescription (whole message) and columns of a statement; none if it returns no rows."""
+    parsed = messages.parse(b"", request.sql, request.types)
+    return await _described(talk, parsed, messages.describe_statement(b""))
+
+
+async def describe_cursor(talk: Conversation, name: bytes) -> list[messages.Column]:
+    """Columns of a portal that DECLARE CURSOR made."""
+    _, columns = await _described(talk, messages.describe_portal(name))
+    return columns
+
+
+async def _described(talk: Conversation, *asked: bytes) -> tuple[bytes, list[messages.Column]]:
     pipeline = talk.server.pipeline
-    pipeline.owe()
-    pipeline.owe()
+    for _ in asked:
+        pipeline.owe()
     pipeline.owe_sync(talk)
-    talk.send(messages.parse(b"", request.sql, request.types) + messages.describe_statement(b"") + messages.SYNC)
+    talk.send(b"".join((*asked, messages.SYNC)))
     parameters, columns = b"", list[messages.Column]()
     fault: ServerFault | None = None
     while True:

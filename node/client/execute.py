@@ -346,6 +346,7 @@ class Execution:
         answer = await ask(
             talks, [request] * len(talks), sink, program=merge, combine=outcome.combine,
             formats=bind.result_formats, description=description,
+            first_ahead=outcome.writes and outcome.combine is Combine.FIRST,
         )  # fmt: skip
         if spread is not None:
             learn(self.session, spread, merge, answer)
@@ -415,7 +416,7 @@ class Execution:
             rows = Rows()
             answer = await ask(
                 targets, [insert] * len(targets), rows, formats=self.bind.result_formats,
-                combine=Combine.FIRST if batch.shard < 0 else Combine.SUM,
+                combine=Combine.FIRST if batch.shard < 0 else Combine.SUM, first_ahead=batch.shard < 0,
             )  # fmt: skip
             tags.append(answer.tag)
             returned.append(rows)

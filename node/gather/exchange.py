@@ -146,17 +146,20 @@ async def ask(
     combine: Combine = Combine.CONCAT,
     formats: Sequence[int] = (),
     description: bool = True,
+    first_ahead: bool = False,
 ) -> Answer:
     """Runs requests[n] on talks[n] and writes the rows, with a RowDescription before them if `description`.
 
-    Raises the first fault after every connection came to rest.
+    `first_ahead`: the others begin when the first has done it. Whoever changes on every shard the same rows queues at
+    the first one then; if all began at once, two clients could each have a shard and wait for the other's without end,
+    which no server could see. Raises the first fault after every connection came to rest.
     """
     bound: Sequence[int] = formats
     if program.hidden or program.twins:
         _, columns = await describe(talks[0], requests[0])
         bound = shard_formats(program, len(columns), formats)
     reading = _Reading(talks, sink, program, combine, formats, description)
-    return await reading.run(requests, bound)
+    return await reading.run(requests, bound, first_ahead=first_ahead)
 
 
 async def ask_by_heart(
@@ -208,13 +211,17 @@ class _Reading:
         self._resting = [False] * len(parts)
         self._sent = Stopwatch()
 
-    async def run(self, requests: Sequence[Request], bound: Sequence[int]) -> Answer:
+    async def run(self, requests: Sequence[Request], bound: Sequence[int], *, first_ahead: bool = False) -> Answer:
         self._sent = Stopwatch()
-        for part, request in zip(self._parts, requests, strict=True):
-            part.send_extended(request.sql, request.types, request.formats, request.parameters, bound)
-        await at_rest([self._read(n) for n in range(len(self._parts))])
-        if self._fault is not None:
-            raise self._fault
+        everybody = range(len(self._parts))
+        for turn in (everybody[:1], everybody[1:]) if first_ahead else (everybody,):
+            self._resting = [n not in turn for n in everybody]
+            for n in turn:
+                request = requests[n]
+                self._parts[n].send_extended(request.sql, request.types, request.formats, request.parameters, bound)
+            await at_rest([self._read(n) for n in turn])
+            if self._fault is not None:
+                raise self._fault
         gathering = self._gathering
         answer = self._answer
         answer.tags = self._tags

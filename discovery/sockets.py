@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 
 from discovery.member import Address
@@ -18,12 +19,22 @@ def _bind(kind: socket.SocketKind, address: Address) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and address.is_wildcard:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 too, as ::ffff:a.b.c.d
-        sock.bind(target)
+        _claim(sock, target)
         sock.setblocking(False)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _claim(sock: socket.socket, target: object) -> None:
+    """Binds; an error names the address, which nobody wrote down when it follows from the client port."""
+    host, port = target[:2] if isinstance(target, tuple) else (target, 0)
+    try:
+        sock.bind(target)
+    except OSError as error:
+        shown = Address(str(host), int(port))
+        raise OSError(f"could not bind gossip address {shown}: {os.strerror(error.errno or 0)}") from None
 
 
 def bind_udp(address: Address) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from typing import Any
 
 from discovery.member import Address
 
@@ -27,13 +28,12 @@ def _bind(kind: socket.SocketKind, address: Address) -> socket.socket:
     return sock
 
 
-def _claim(sock: socket.socket, target: object) -> None:
+def _claim(sock: socket.socket, target: tuple[Any, ...]) -> None:
     """Binds; an error names the address, which nobody wrote down when it follows from the client port."""
-    host, port = target[:2] if isinstance(target, tuple) else (target, 0)
     try:
         sock.bind(target)
     except OSError as error:
-        shown = Address(str(host), int(port))
+        shown = Address(str(target[0]), int(target[1]))
         raise OSError(f"could not bind gossip address {shown}: {os.strerror(error.errno or 0)}") from None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from node.client import copying
 from node.client.enlist import Shards, Told
 from node.client.ride import ask_on_lanes, learn, may_ride
+from node.client.session import no_transactions
 from node.errors import ClientFault
 from node.gather import exchange
 from node.gather.exchange import Request, Sink, ask
@@ -107,6 +108,8 @@ class Execution:
     async def _transaction(self, kind: Kind) -> str:
         session, shards = self.session, self.shards
         if kind is Kind.BEGIN:
+            if session.database.mode == "statement":
+                raise no_transactions()
             tag = "START TRANSACTION" if self.lexed.first == b"START" else "BEGIN"
             if shards.in_block:
                 session.write(messages.notice("there is already a transaction in progress", severity="WARNING",

@@ -873,11 +873,7 @@ class Session(Riding):
         server = self.server
         assert server is not None
         if shape.begins and self.database.mode == "statement":
-            raise ClientFault(
-                "transaction control statements are not supported in statement pooler mode",
-                sqlstate="58000",
-                hint='set pooler_mode = "transaction" for this database',
-            )
+            raise no_transactions()
         if self.database.mode == "session":
             server.dirty = True
             return True
@@ -1045,6 +1041,14 @@ class Session(Riding):
 
             _begin_routed = begin
         return _begin_routed(self)
+
+
+def no_transactions() -> ClientFault:
+    return ClientFault(
+        "transaction control statements are not supported in statement pooler mode",
+        sqlstate="58000",
+        hint='set pooler_mode = "transaction" for this database',
+    )
 
 
 def raise_statement_mode(session: Session) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import struct
 from collections.abc import Iterator
 
 import psycopg
+import psycopg2
+import psycopg2.errors
 import pytest
-from integration.harness import Database, Nodes, config_toml, connect, databases, sharded_table
+from integration.harness import PASSWORD, USER, Database, Nodes, config_toml, connect, databases, raw, sharded_table
+from integration.session_cases import INT4PL_OID, function_call
 from psycopg import Connection
 
 from node.embedded.nodes import NodeProcess
 from node.embedded.server import Server
 from node.embedded.workspace import Workspace
+from node.wire import messages as m
 
 TABLE = (
     "CREATE TABLE birds (id bigint PRIMARY KEY, name text NOT NULL, weight int CONSTRAINT heavier CHECK (weight < 100))"
@@ -79,6 +86,36 @@ def test_an_error_in_copied_rows_names_the_constraint_and_no_line_of_a_shard(bot
         context = caught.value.diag.context
         assert (context is None) if connection is through else (context is not None and "line 4" in context)
     assert names == ["birds_pkey"] * 2
+
+
+def test_large_objects_are_refused_and_the_session_goes_on(node: NodeProcess) -> None:
+    """libpq uses FunctionCall messages for them; such a message ended the session as an invalid one."""
+    where = node.conninfo("flock", USER, PASSWORD)
+    with contextlib.closing(psycopg2.connect(where)) as connection, connection.cursor() as cursor:
+        for statement in (None, "SELECT 1"):  # the transaction's first message, and one behind a statement
+            if statement is not None:
+                cursor.execute(statement)
+            with pytest.raises(psycopg2.OperationalError, match="not supported on a sharded database"):
+                connection.lobject(0, "wb")
+            with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+                cursor.execute("SELECT 2")
+            connection.rollback()
+            cursor.execute("SELECT 3")
+            assert cursor.fetchone() == (3,)
+            connection.commit()
+    asyncio.run(_function_calls(node))
+
+
+async def _function_calls(node: NodeProcess) -> None:
+    async with await raw(node) as client:
+        call = function_call(INT4PL_OID, struct.pack("!i", 40), struct.pack("!i", 2))
+        client.send(call)
+        answer = await client.answer()
+        assert [error["C"] for error in answer.errors] == ["0A000"]
+        client.send(m.parse(b"", b"nonsense"), call, m.SYNC)  # skipped, as all before a Sync
+        answer = await client.answer()
+        assert [error["C"] for error in answer.errors] == ["42601"]
+        assert (await client.query("SELECT 4")).rows == [(b"4",)]
 
 
 @pytest.mark.parametrize(

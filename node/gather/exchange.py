@@ -126,7 +126,7 @@ async def _described(talk: Conversation, *asked: bytes) -> tuple[bytes, list[mes
         elif letter == Backend.ROW_DESCRIPTION:
             columns = messages.parse_row_description(body)
         elif letter == Backend.ERROR_RESPONSE and fault is None:
-            fault = fault_of(body)
+            fault = fault_of(body, client=True)
         elif letter == Backend.READY_FOR_QUERY:
             if fault is not None:
                 raise fault
@@ -270,7 +270,7 @@ class _Reading:
                 self._guarded(lambda: gathering.finish(n))
                 await self._deliver()
         elif letter == Backend.ERROR_RESPONSE:
-            self._fail(self._said(fault_of(body)))
+            self._fail(self._said(fault_of(body, client=True)))
         elif letter == Backend.NOTICE_RESPONSE and not (self._first_only and n > 0):
             self._sink.write(messages.message(b"N", body))
         elif letter == Backend.COPY_IN_RESPONSE:
@@ -409,7 +409,7 @@ async def copy_out(talks: Sequence[Conversation], sql: bytes, sink: Sink, *, fir
             elif letter == Backend.COMMAND_COMPLETE:
                 rows += int(body[:-1].decode().rpartition(" ")[2])
             elif letter == Backend.ERROR_RESPONSE and fault is None:
-                fault = fault_of(body)
+                fault = fault_of(body, client=True)
             elif letter == Backend.NOTICE_RESPONSE:
                 sink.write(messages.message(b"N", body))
         if fault is not None:

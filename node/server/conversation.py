@@ -50,10 +50,10 @@ class Result:
 _NAMED = frozenset("SVCMDHP")
 
 
-def fault_of(body: bytes, *, without: str = "") -> ServerFault:
+def fault_of(body: bytes, *, without: str = "", client: bool = False) -> ServerFault:
     """A server's ErrorResponse as an exception: its SQLSTATE, its words, the constraint it names; fields of the
-    letters `without` are left out."""
-    f = messages.parse_error(body)
+    letters `without` are left out. `client`: it is for the client, in whose encoding it is, and for nobody else."""
+    f = messages.parse_error(body, errors=messages.KEPT if client else "replace")
     return ServerFault(
         f.get("M", "unknown error"),
         sqlstate=f.get("C", "XX000"),

@@ -88,6 +88,95 @@ def test_an_error_in_copied_rows_names_the_constraint_and_no_line_of_a_shard(bot
     assert names == ["birds_pkey"] * 2
 
 
+def test_the_client_hears_of_settings_that_changed(both: list[Connection]) -> None:
+    """Drivers decode text, times and dates by what ParameterStatus messages say. There were none."""
+    seen = []
+    for connection in both:
+        heard = []
+        for statement in (
+            "SET timezone = 'Asia/Tokyo'",
+            "SET client_encoding = 'LATIN1'",
+            "SELECT 1",
+            "SELECT count(*) FROM birds",
+            "RESET timezone",
+            "BEGIN",
+            "SET LOCAL datestyle = 'german'",
+            "UPDATE birds SET name = 'x'",
+            "SAVEPOINT s",
+            "SET LOCAL intervalstyle = 'iso_8601'",
+            "ROLLBACK TO s",
+            "COMMIT",
+            "BEGIN",
+            "UPDATE birds SET name = 'y' WHERE id = 1",
+            "SET standard_conforming_strings = off",
+            "ROLLBACK",
+            "SET standard_conforming_strings = off; SELECT count(*) FROM birds; SET datestyle = 'sql'",
+            "SELECT set_config('timezone', 'Asia/Tokyo', false)",
+            "SET bytea_output = 'escape'",
+            "RESET ALL",
+        ):
+            connection.execute(statement.encode())
+            heard.append(
+                [
+                    connection.info.parameter_status(name)
+                    for name in (
+                        "TimeZone", "client_encoding", "DateStyle", "IntervalStyle", "standard_conforming_strings"
+                    )
+                ]
+            )  # fmt: skip
+        seen.append(heard)
+    assert seen[0] == seen[1]
+    assert seen[1][1][:2] == ["Asia/Tokyo", "LATIN1"]
+
+
+def test_errors_come_in_the_clients_encoding(both: list[Connection]) -> None:
+    """The bytes of a DETAIL were taken for UTF-8, and those of LATIN1 were not any more what the table holds."""
+    seen = []
+    for connection in both:
+        connection.execute("CREATE UNIQUE INDEX ON birds (name, id)")
+        connection.execute("ALTER TABLE birds ADD CONSTRAINT vowel CHECK (name <> 'é')")
+        connection.execute("SET client_encoding = 'LATIN1'")
+        said = []
+        for statement in (
+            "UPDATE birds SET name = 'é'",
+            "SELECT nö FROM birds",
+        ):
+            with pytest.raises(psycopg.Error) as caught:
+                connection.execute(statement.encode("latin-1"))
+            said.append((caught.value.diag.message_primary, caught.value.diag.constraint_name))
+            said.append("é" in (caught.value.diag.message_detail or ""))
+        with (
+            pytest.raises(psycopg.errors.CheckViolation) as caught,
+            connection.cursor().copy("COPY birds (id, name) FROM STDIN") as copy,
+        ):
+            copy.write("21\té\n22\té\n23\té\n24\té\n".encode("latin-1"))
+        said.append("é" in (caught.value.diag.message_detail or ""))
+        seen.append(said)
+    assert seen[0] == seen[1]
+    assert seen[0][1], "the rows themselves are shown"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO birds (id, name) VALUES (11, 'é'), (12, 'ü'), (13, 'é'), (14, 'é')",
+        "INSERT INTO birds (id, name) SELECT i, 'é' FROM generate_series(11, 20) AS i",
+        "INSERT INTO birds (id, name) SELECT id + 10, 'é' || name FROM birds",
+    ],
+)
+def test_an_insert_that_is_rewritten_is_refused_in_another_encoding(both: list[Connection], statement: str) -> None:
+    """It was rewritten as UTF-8 and stored as Ã©, without a word."""
+    through, _ = both
+    through.execute("SET client_encoding = 'LATIN1'")
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="not UTF-8"):
+        through.execute(statement.encode("latin-1"))
+    through.execute("INSERT INTO birds (id, name) VALUES (11, 'é')".encode("latin-1"))  # goes as it is
+    through.execute("UPDATE birds SET name = 'ü'".encode("latin-1"))
+    through.execute("SET client_encoding = 'UTF8'")
+    through.execute("INSERT INTO birds (id, name) VALUES (12, 'ü'), (13, 'ü'), (14, 'ü'), (15, 'ü')")
+    assert through.execute("SELECT DISTINCT name FROM birds").fetchall() == [("ü",)]
+
+
 def test_large_objects_are_refused_and_the_session_goes_on(node: NodeProcess) -> None:
     """libpq uses FunctionCall messages for them; such a message ended the session as an invalid one."""
     where = node.conninfo("flock", USER, PASSWORD)

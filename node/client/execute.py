@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from node.client import copying
@@ -59,6 +59,25 @@ class Portal:
     bind: messages.Bind
     rest: list[bytes] | None = None
     tag: str = ""
+
+
+# Encodings whose bytes are in the order of the code points.
+_BY_CODE_POINT = frozenset(("utf8", "latin1"))
+_ALIASES = {"unicode": "utf8", "iso88591": "latin1"}
+
+
+def _encoding(name: str) -> str:
+    plain = name.replace("-", "").replace("_", "").lower()
+    return _ALIASES.get(plain, plain)
+
+
+def _no_bytewise(program: MergeProgram) -> MergeProgram:
+    """Text is not compared then, which refuses the query; numbers and times are."""
+    return replace(
+        program,
+        sort=tuple(replace(key, bytewise=False) for key in program.sort),
+        aggregates=tuple(replace(one, bytewise=False) for one in program.aggregates),
+    )
 
 
 class Execution:
@@ -334,7 +353,7 @@ class Execution:
         request = Request(self.text, self.types, bind.parameter_formats, bind.parameters)
         merge = exchange.CONCATENATE
         if isinstance(program, MergeProgram):
-            merge = program
+            merge = program if self._bytes_tell_the_order() else _no_bytewise(program)
             if program.sql:
                 request = request.subset(program.sql, program.parameters)
         spread = may_ride(self.session, self.shards, outcome, self.text)
@@ -354,6 +373,15 @@ class Execution:
         if spread is not None:
             learn(self.session, spread, merge, answer)
         return answer.tag
+
+    def _bytes_tell_the_order(self) -> bool:
+        """Collation "C" compares the server's bytes; what is merged are those of the client's encoding."""
+        session = self.session
+        told = next((talk.server.statuses for talk in self.shards.talks.values()), None)
+        if told is None:
+            told = {**session.database.server_parameters(), **session.parameters.values}
+        server, client = (_encoding(told.get(name, "UTF8")) for name in ("server_encoding", "client_encoding"))
+        return server == client or {server, client} <= _BY_CODE_POINT or "sqlascii" in (server, client)
 
     async def _split(self, program: SplitProgram, sink: Sink, description: bool) -> str:
         shards = tuple(dict.fromkeys(part.shard for part in program.parts))

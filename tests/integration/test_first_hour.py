@@ -177,6 +177,35 @@ def test_an_insert_that_is_rewritten_is_refused_in_another_encoding(both: list[C
     assert through.execute("SELECT DISTINCT name FROM birds").fetchall() == [("ü",)]
 
 
+def test_text_is_not_ordered_by_the_bytes_of_another_encoding(both: list[Connection]) -> None:
+    """ё is behind я in UTF-8 and before а in WIN1251: min, max and ORDER BY of several shards were wrong."""
+    through, direct = both
+    for connection in both:
+        connection.execute("INSERT INTO birds (id, name) VALUES (5, 'а'), (6, 'ё'), (7, 'б'), (8, 'я'), (9, 'Ё')")
+    texts = [
+        'SELECT name FROM birds ORDER BY name COLLATE "C"',
+        'SELECT min(name COLLATE "C"), max(name COLLATE "C") FROM birds',
+    ]
+    for text in texts:
+        assert through.execute(text).fetchall() == direct.execute(text).fetchall()
+    for block in (False, True):
+        for connection in both:
+            connection.execute("BEGIN" if block else "SELECT 1")
+            connection.execute("SET client_encoding = 'WIN1251'")
+        assert through.execute("SELECT id, name FROM birds ORDER BY id DESC").fetchall() == (
+            direct.execute("SELECT id, name FROM birds ORDER BY id DESC").fetchall()
+        )
+        for connection in both:
+            connection.execute("COMMIT" if block else "SELECT 1")
+        for text in texts:
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="of text"):
+                through.execute(text)
+        for connection in both:
+            connection.execute("SET client_encoding = 'UTF8'")
+    for text in texts:
+        assert through.execute(text).fetchall() == direct.execute(text).fetchall()
+
+
 def test_large_objects_are_refused_and_the_session_goes_on(node: NodeProcess) -> None:
     """libpq uses FunctionCall messages for them; such a message ended the session as an invalid one."""
     where = node.conninfo("flock", USER, PASSWORD)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+from typing import Any
 
 from discovery.member import Address
 
@@ -18,12 +20,21 @@ def _bind(kind: socket.SocketKind, address: Address) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and address.is_wildcard:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 too, as ::ffff:a.b.c.d
-        sock.bind(target)
+        _claim(sock, target)
         sock.setblocking(False)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _claim(sock: socket.socket, target: tuple[Any, ...]) -> None:
+    """Binds; an error names the address, which nobody wrote down when it follows from the client port."""
+    try:
+        sock.bind(target)
+    except OSError as error:
+        shown = Address(str(target[0]), int(target[1]))
+        raise OSError(f"could not bind gossip address {shown}: {os.strerror(error.errno or 0)}") from None
 
 
 def bind_udp(address: Address) -> socket.socket:

@@ -6,6 +6,8 @@ PostgreSQL's: lower case, no full stop, DETAIL and HINT apart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class Fault(Exception):
     """An error with everything an ErrorResponse needs (protocol chapter "Error and Notice Message Fields")."""
@@ -21,13 +23,16 @@ class Fault(Exception):
         hint: str | None = None,
         severity: str | None = None,
         position: int | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
+        """`fields` are the others that a server gave, by their letters: the constraint, the table, the context …"""
         super().__init__(message)
         self.message = message
         self.sqlstate = sqlstate
         self.detail = detail
         self.hint = hint
         self.position = position
+        self.fields = fields
         if severity is not None:
             self.severity = severity
 

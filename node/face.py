@@ -17,6 +17,7 @@ from node.admin.ports import RolloutReport, RolloutRequest, RolloutStatus
 from node.cli import version
 from node.client.services import Services
 from node.config import files
+from node.config.diff import diff, routing_digest
 from node.config.document import pack, unpack
 from node.config.limits import LIMITS
 from node.config.runtime import shown, with_setting
@@ -156,11 +157,10 @@ class Face:
         app.sync.local_files(document)
         app.apply(snapshot(config, document, number=current.number, digest=current.digest))
         app.refresh_catalogs()
-        return []
+        return diff(current.config, config).restart
 
     @staticmethod
     def _routes_differently(current: Snapshot, config: object, name: str) -> bool:
-        from node.config.diff import routing_digest
         from node.config.schema import Config
 
         assert isinstance(config, Config)
@@ -169,7 +169,8 @@ class Face:
     async def reload_logged(self) -> None:
         """SIGHUP."""
         try:
-            await self.reload()
+            for notice in await self.reload():
+                log.warning("reload %s", notice)
             log.info("reloaded")
         except Fault as fault:
             log.error("reload_failed reason=%s", fault)

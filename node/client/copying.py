@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from node.client.execute import Execution
     from node.client.session import Session
 
+# A shard counts the lines that it got, not the client's: "COPY orders, line 2" would be the wrong one.
+_CONTEXT = "W"
 _KINDS = {"text": copy_core.TEXT, "csv": copy_core.CSV, "binary": copy_core.BINARY}
 
 
@@ -130,7 +132,7 @@ async def _open(talks: list[Conversation], sql: bytes) -> bytes:
                 ready.append(talk)
                 break
             if letter == Backend.ERROR_RESPONSE:
-                fault = fault or fault_of(body)
+                fault = fault or fault_of(body, without=_CONTEXT, client=True)
             elif letter == Backend.READY_FOR_QUERY:
                 break
     if fault is not None or len(ready) < len(talks):
@@ -202,7 +204,7 @@ async def _failed_already(talk: Conversation) -> None:
     while talk.waiting_bytes:
         letter, body = await talk.next()
         if letter == Backend.ERROR_RESPONSE:
-            fault = fault_of(body)
+            fault = fault_of(body, without=_CONTEXT, client=True)
             await talk.ready()
             raise fault
 
@@ -219,7 +221,7 @@ async def _close(talks: list[Conversation]) -> list[str]:
             if letter == Backend.COMMAND_COMPLETE:
                 tags.append(body[:-1].decode())
             elif letter == Backend.ERROR_RESPONSE:
-                fault = fault or fault_of(body)
+                fault = fault or fault_of(body, without=_CONTEXT, client=True)
             elif letter == Backend.READY_FOR_QUERY:
                 break
     if fault is not None:

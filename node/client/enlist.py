@@ -62,7 +62,10 @@ class Shards:
         if server is not None:
             session.links = {**session.links, session.shard: server}
             session.server = None
+        # ParameterStatus values of each server as the client knows them
+        self._heard: dict[int, dict[str, str]] = {}
         for shard, link in session.links.items():
+            self._heard[shard] = link.statuses
             link.owner = None
             self.talks[shard] = Conversation(link)
 
@@ -112,6 +115,7 @@ class Shards:
                 await self._say(talk, _BEGIN)
             for told in session.story:
                 await self._tell(talk, told.request)
+            self._heard[shard] = server.statuses
         except Fault:
             self.release(shard)
             raise
@@ -307,9 +311,22 @@ class Shards:
         if server.pool is not None:
             server.pool.release(server)
 
+    def _changed_statuses(self) -> bytes:
+        """What servers reported in this unit, once: drivers decode and quote by it. What a server reported while it
+        was made like the client (settings replayed, the story) is no news."""
+        news: dict[str, str] = {}
+        for shard, talk in self.talks.items():
+            before, now = self._heard.get(shard), talk.server.statuses
+            if before is not None and now is not before:
+                news = {**{name: value for name, value in now.items() if before.get(name) != value}, **news}
+        return b"".join([messages.parameter_status(name.encode(), value.encode()) for name, value in news.items()])
+
     async def hand_back(self) -> None:
         """At the end of a unit. Inside a transaction the servers stay; one alone goes back to the fast gear."""
         session = self.session
+        statuses = self._changed_statuses()
+        if statuses:
+            session.write(statuses)
         for talk in self.talks.values():
             await settle_cancelled(talk)
         if self.in_block:

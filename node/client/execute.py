@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from node.client import copying
 from node.client.enlist import Shards, Told
+from node.client.malformed import no_transactions
 from node.client.naming import catalog_of, refuse_backslashes
 from node.client.ride import ask_on_lanes, learn, may_ride
 from node.errors import ClientFault
@@ -38,6 +39,14 @@ from node.wire import messages
 if TYPE_CHECKING:
     from node.client.session import Session
 
+# What several shards cannot hold for one client, by what makes it.
+_LEFT_BEHIND = {
+    Effects.TEMP_TABLE: "a temporary table",
+    Effects.LISTEN: "LISTEN",
+    Effects.HOLD_CURSOR: "a cursor WITH HOLD",
+    Effects.ADVISORY_LOCK: "a session advisory lock",
+    Effects.SQL_PREPARE: "PREPARE",
+}
 _NO_BIND = messages.Bind(b"", b"", (), (), ())
 _FIRST_USER_OID = 16384
 
@@ -53,6 +62,25 @@ class Portal:
     tag: str = ""
     ran: bool = False
     gives_rows: bool = False
+
+
+# Encodings whose bytes are in the order of the code points.
+_BY_CODE_POINT = frozenset(("utf8", "latin1"))
+_ALIASES = {"unicode": "utf8", "iso88591": "latin1"}
+
+
+def _encoding(name: str) -> str:
+    plain = name.replace("-", "").replace("_", "").lower()
+    return _ALIASES.get(plain, plain)
+
+
+def _no_bytewise(program: MergeProgram) -> MergeProgram:
+    """Text is not compared then, which refuses the query; numbers and times are."""
+    return replace(
+        program,
+        sort=tuple(replace(key, bytewise=False) for key in program.sort),
+        aggregates=tuple(replace(one, bytewise=False) for one in program.aggregates),
+    )
 
 
 class Execution:
@@ -102,6 +130,8 @@ class Execution:
     async def _transaction(self, kind: Kind) -> str:
         session, shards = self.session, self.shards
         if kind is Kind.BEGIN:
+            if session.database.mode == "statement":
+                raise no_transactions()
             tag = "START TRANSACTION" if self.lexed.first == b"START" else "BEGIN"
             if shards.in_block:
                 session.write(messages.notice("there is already a transaction in progress", severity="WARNING",
@@ -198,14 +228,14 @@ class Execution:
         session.note(shape, None)
         if self.statement.kind in self._TIDIES:
             return
-        if self.statement.effects & (Effects.TEMP_TABLE | Effects.LISTEN | Effects.HOLD_CURSOR | Effects.ADVISORY_LOCK |
-                                     Effects.SQL_PREPARE):  # fmt: skip
-            raise ClientFault(
-                f"{self.statement.tag} is not supported on a sharded database",
-                sqlstate="0A000",
-                detail="What it leaves behind belongs to the connection with one shard.",
-                hint="use a database with one shard for it",
-            )
+        for effect, construct in _LEFT_BEHIND.items():
+            if self.statement.effects & effect:
+                raise ClientFault(
+                    f"{construct} is not supported on a sharded database",
+                    sqlstate="0A000",
+                    detail="What it leaves behind belongs to the connection with one shard.",
+                    hint="use a database with one shard for it",
+                )
 
     # --- everything else -------------------------------------------------------------------------------------------
 
@@ -325,7 +355,7 @@ class Execution:
         request = Request(self.text, self.types, bind.parameter_formats, bind.parameters)
         merge = exchange.CONCATENATE
         if isinstance(program, MergeProgram):
-            merge = program
+            merge = program if self._bytes_tell_the_order() else _no_bytewise(program)
             if program.sql:
                 request = request.subset(program.sql, program.parameters)
         spread = may_ride(self.session, self.shards, outcome, self.text)
@@ -340,10 +370,20 @@ class Execution:
         answer = await ask(
             talks, [request] * len(talks), sink, program=merge, combine=outcome.combine,
             formats=bind.result_formats, description=description,
+            first_ahead=outcome.writes and outcome.combine is Combine.FIRST,
         )  # fmt: skip
         if spread is not None:
             learn(self.session, spread, merge, answer)
         return answer.tag
+
+    def _bytes_tell_the_order(self) -> bool:
+        """Collation "C" compares the server's bytes; what is merged are those of the client's encoding."""
+        session = self.session
+        told = next((talk.server.statuses for talk in self.shards.talks.values()), None)
+        if told is None:
+            told = {**session.database.server_parameters(), **session.parameters.values}
+        server, client = (_encoding(told.get(name, "UTF8")) for name in ("server_encoding", "client_encoding"))
+        return server == client or {server, client} <= _BY_CODE_POINT or "sqlascii" in (server, client)
 
     async def _split(self, program: SplitProgram, sink: Sink, description: bool) -> str:
         shards = tuple(dict.fromkeys(part.shard for part in program.parts))
@@ -409,7 +449,7 @@ class Execution:
             rows = Rows()
             answer = await ask(
                 targets, [insert] * len(targets), rows, formats=self.bind.result_formats,
-                combine=Combine.FIRST if batch.shard < 0 else Combine.SUM,
+                combine=Combine.FIRST if batch.shard < 0 else Combine.SUM, first_ahead=batch.shard < 0,
             )  # fmt: skip
             tags.append(answer.tag)
             returned.append(rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from node.client.again import KEPT_BYTES, PIPELINED_BYTES
 from node.client.linked import ROOM, Linked
-from node.client.malformed import SMALL, SMALL_BYTES, look_at_torn, too_large, too_long, violation
+from node.client.malformed import SMALL, SMALL_BYTES, look_at_torn, no_transactions, too_large, too_long, violation
 from node.client.states import READY
 from node.errors import ClientFault
 from node.server.connection import IDLE, ServerConnection
@@ -211,11 +211,7 @@ class Forwarding(Linked):
         server = self.server
         assert server is not None
         if shape.begins and self.database.mode == "statement":
-            raise ClientFault(
-                "transaction control statements are not supported in statement pooler mode",
-                sqlstate="58000",
-                hint='set pooler_mode = "transaction" for this database',
-            )
+            raise no_transactions()
         if self.database.mode == "session":
             server.dirty = True
             return True

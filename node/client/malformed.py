@@ -1,4 +1,4 @@
-"""Messages of a client that no server must get, and the errors that say so. All of them end the session."""
+"""Messages of a client that no server must get, and the errors that say so."""
 
 from __future__ import annotations
 
@@ -69,4 +69,13 @@ def too_long(requests: Requests) -> ClientFault:
         detail=f"Messages of up to {requests.limit} bytes are accepted.",
         hint="raise message_bytes in [general] if this client means it",
         severity="FATAL",
+    )
+
+
+def no_transactions() -> ClientFault:
+    """For BEGIN where every statement is lent its connection alone. The session goes on."""
+    return ClientFault(
+        "transaction control statements are not supported in statement pooler mode",
+        sqlstate="58000",
+        hint='set pooler_mode = "transaction" for this database',
     )

@@ -20,7 +20,7 @@ from node.client.spread import spread_of
 from node.client.statements import NO_STATEMENTS
 from node.client.states import EMPTY
 from node.errors import Bug, ClientFault, Fault
-from node.gather.exchange import Request, describe
+from node.gather.exchange import Request, describe, describe_cursor
 from node.routing.lexed import Lexed
 from node.routing.outcome import Plan, Values
 from node.routing.planning import reads_only
@@ -292,7 +292,12 @@ class _Unit:
         else:
             portal = self.portals.get(name)
             if portal is None:
-                raise ClientFault(f'portal "{name.decode("utf-8", "replace")}" does not exist', sqlstate="34000")
+                shard = session.cursors.get(name.decode("utf-8", "replace"))
+                if shard is None:
+                    raise _no_such_portal(name)
+                (talk,) = await self.shards.get((shard,))
+                self._columns(await describe_cursor(talk, name))  # psycopg asks so of what it DECLAREs
+                return
             if self._comes_with_rows(name, portal):
                 self.describes = name
                 return
@@ -310,6 +315,9 @@ class _Unit:
         elif formats:
             spelled = messages.spelled_out(formats, len(columns))
             columns = [c._replace(format=code) for c, code in zip(columns, spelled, strict=False)]
+        self._columns(columns)
+
+    def _columns(self, columns: list[messages.Column]) -> None:
         self.sink.write(messages.row_description(columns) if columns else messages.NO_DATA)
 
     def _comes_with_rows(self, name: bytes, portal: Portal) -> bool:
@@ -347,7 +355,7 @@ class _Unit:
         session = self.session
         portal = self.portals.get(name)
         if portal is None:
-            raise ClientFault(f'portal "{name.decode("utf-8", "replace")}" does not exist', sqlstate="34000")
+            raise _no_such_portal(name)
         session.queries += 1
         described, self.describes = self.describes, None
         if portal.ran and not portal.gives_rows:
@@ -393,3 +401,7 @@ class _Unit:
         if shape.statements is None or lexed is None:
             raise self._unparsed(shape.fault)
         return (shape.statements[0] if shape.statements else None), lexed
+
+
+def _no_such_portal(name: bytes) -> ClientFault:
+    return ClientFault(f'portal "{name.decode("utf-8", "replace")}" does not exist', sqlstate="34000")

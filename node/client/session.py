@@ -236,6 +236,13 @@ class Session(Borrowing):
         # Flush has nothing to flush; copy messages are what is left of a COPY that has ended in an error.
         if self.discarding or letter == _FLUSH or letter in _COPY:
             return True
+        if letter == _FUNCTION_CALL:  # of a sharded database: large objects, mostly
+            raise ClientFault(
+                "a function call by protocol is not supported on a sharded database",
+                sqlstate="0A000",
+                detail="Nothing tells which shard it is for.",
+                hint="use a database with one shard for it",
+            )
         raise unknown(letter)
 
     # --- the slow gear -----------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ nothing else.
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +30,10 @@ from node.config.words import (
     ServerAuth,
     TlsVerify,
 )
+
+_MOST_ITERATIONS = 1_000_000  # of a password_hash; each login by it costs that much
+_KEY_BYTES = 32
+_VERIFIER = re.compile(r"SCRAM-SHA-256\$([0-9]{1,9}):([^$:]+)\$([^$:]+):([^$:]+)", re.ASCII)
 
 
 def check(config: Config) -> Findings:
@@ -129,6 +135,30 @@ def _users(config: Config, findings: Findings) -> None:
             findings.warn(path, f'user "{user.name}" has no password, so it cannot log in')
         if user.password_hash is not None and user.server_password is None and not user.accepted:
             findings.warn(path, f'user "{user.name}" has a password_hash but no server_password to log in to servers')
+
+
+def _hashes(config: Config, findings: Findings) -> None:
+    """A verifier that cannot be read would be found by the first client, or by everybody's first moment."""
+    for index, user in enumerate(config.users):
+        with suppress(Unread):
+            if user.password_hash is not None and not _is_verifier(user.password_hash.get_secret_value()):
+                findings.error(
+                    ("users", index, "password_hash"),
+                    '"password_hash" in [[users]] must be a SCRAM verifier: '
+                    "SCRAM-SHA-256$iterations:salt$stored key:server key",
+                )
+
+
+def _is_verifier(text: str) -> bool:
+    """No more than auth/scram.py reads (tests/unit/config/test_checks.py holds the two together)."""
+    shape = _VERIFIER.fullmatch(text)
+    if shape is None or not 1 <= int(shape[1]) <= _MOST_ITERATIONS:
+        return False
+    try:
+        salt, *keys = (b64decode(part, validate=True) for part in shape.groups()[1:])
+    except ValueError:
+        return False
+    return bool(salt) and all(len(key) == _KEY_BYTES for key in keys)
 
 
 def _passwords_needed(config: Config) -> bool:
@@ -248,6 +278,7 @@ _CHECKS: tuple[Callable[[Config, Findings], None], ...] = (
     _names,
     *SHARDING,
     _users,
+    _hashes,
     _server_auth,
     _duplicate_users,
     _general,

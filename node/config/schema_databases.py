@@ -24,6 +24,9 @@ from node.config.words import (
 
 MAX_SHARDS = 1024  # more would be a typing error; a Plan lists shards one by one
 
+Centroid = Annotated[
+    tuple[float, ...], Field(strict=False)
+]  # TOML has arrays, not tuples; `lax` stops at the outer one
 Name = Annotated[str, Field(min_length=1)]
 Shard = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
 Weight = Annotated[int, Field(ge=0, le=255)]
@@ -102,7 +105,7 @@ class ShardedTable(Table):
     hasher: Hasher = setting(Hasher.POSTGRES, "hash function", lax=True)
     primary: bool = setting(False, "marks the table that owns the key; routing does not use it")
     mapping: tuple[MappingEntry, ...] | None = setting(None, "list, range and default entries", lax=True)
-    centroids: tuple[tuple[float, ...], ...] = setting((), "centroids of vector sharding", lax=True)
+    centroids: tuple[Centroid, ...] = setting((), "centroids of vector sharding", lax=True)
     centroids_path: str | None = setting(None, "JSON file with centroids")
     centroid_probes: Count = setting(0, "nearest centroids searched; 0 = root of their number")
     lookup_query: str | None = setting(None, "statement with $1 that translates the key")

@@ -101,11 +101,22 @@ class Answer:
 
 async def describe(talk: Conversation, request: Request) -> tuple[bytes, list[messages.Column]]:
     """ParameterDescription (whole message) and columns of a statement; none if it returns no rows."""
+    parsed = messages.parse(b"", request.sql, request.types)
+    return await _described(talk, parsed, messages.describe_statement(b""))
+
+
+async def describe_cursor(talk: Conversation, name: bytes) -> list[messages.Column]:
+    """Columns of a portal that DECLARE CURSOR made."""
+    _, columns = await _described(talk, messages.describe_portal(name))
+    return columns
+
+
+async def _described(talk: Conversation, *asked: bytes) -> tuple[bytes, list[messages.Column]]:
     pipeline = talk.server.pipeline
-    pipeline.owe()
-    pipeline.owe()
+    for _ in asked:
+        pipeline.owe()
     pipeline.owe_sync(talk)
-    talk.send(messages.parse(b"", request.sql, request.types) + messages.describe_statement(b"") + messages.SYNC)
+    talk.send(b"".join((*asked, messages.SYNC)))
     parameters, columns = b"", list[messages.Column]()
     fault: ServerFault | None = None
     while True:
@@ -115,7 +126,7 @@ async def describe(talk: Conversation, request: Request) -> tuple[bytes, list[me
         elif letter == Backend.ROW_DESCRIPTION:
             columns = messages.parse_row_description(body)
         elif letter == Backend.ERROR_RESPONSE and fault is None:
-            fault = fault_of(body)
+            fault = fault_of(body, client=True)
         elif letter == Backend.READY_FOR_QUERY:
             if fault is not None:
                 raise fault
@@ -135,17 +146,20 @@ async def ask(
     combine: Combine = Combine.CONCAT,
     formats: Sequence[int] = (),
     description: bool = True,
+    first_ahead: bool = False,
 ) -> Answer:
     """Runs requests[n] on talks[n] and writes the rows, with a RowDescription before them if `description`.
 
-    Raises the first fault after every connection came to rest.
+    `first_ahead`: the others begin when the first has done it. Whoever changes on every shard the same rows queues at
+    the first one then; if all began at once, two clients could each have a shard and wait for the other's without end,
+    which no server could see. Raises the first fault after every connection came to rest.
     """
     bound: Sequence[int] = formats
     if program.hidden or program.twins:
         _, columns = await describe(talks[0], requests[0])
         bound = shard_formats(program, len(columns), formats)
     reading = _Reading(talks, sink, program, combine, formats, description)
-    return await reading.run(requests, bound)
+    return await reading.run(requests, bound, first_ahead=first_ahead)
 
 
 async def ask_by_heart(
@@ -197,13 +211,17 @@ class _Reading:
         self._resting = [False] * len(parts)
         self._sent = Stopwatch()
 
-    async def run(self, requests: Sequence[Request], bound: Sequence[int]) -> Answer:
+    async def run(self, requests: Sequence[Request], bound: Sequence[int], *, first_ahead: bool = False) -> Answer:
         self._sent = Stopwatch()
-        for part, request in zip(self._parts, requests, strict=True):
-            part.send_extended(request.sql, request.types, request.formats, request.parameters, bound)
-        await at_rest([self._read(n) for n in range(len(self._parts))])
-        if self._fault is not None:
-            raise self._fault
+        everybody = range(len(self._parts))
+        for turn in (everybody[:1], everybody[1:]) if first_ahead else (everybody,):
+            self._resting = [n not in turn for n in everybody]
+            for n in turn:
+                request = requests[n]
+                self._parts[n].send_extended(request.sql, request.types, request.formats, request.parameters, bound)
+            await at_rest([self._read(n) for n in turn])
+            if self._fault is not None:
+                raise self._fault
         gathering = self._gathering
         answer = self._answer
         answer.tags = self._tags
@@ -252,7 +270,7 @@ class _Reading:
                 self._guarded(lambda: gathering.finish(n))
                 await self._deliver()
         elif letter == Backend.ERROR_RESPONSE:
-            self._fail(self._said(fault_of(body)))
+            self._fail(self._said(fault_of(body, client=True)))
         elif letter == Backend.NOTICE_RESPONSE and not (self._first_only and n > 0):
             self._sink.write(messages.message(b"N", body))
         elif letter == Backend.COPY_IN_RESPONSE:
@@ -391,7 +409,7 @@ async def copy_out(talks: Sequence[Conversation], sql: bytes, sink: Sink, *, fir
             elif letter == Backend.COMMAND_COMPLETE:
                 rows += int(body[:-1].decode().rpartition(" ")[2])
             elif letter == Backend.ERROR_RESPONSE and fault is None:
-                fault = fault_of(body)
+                fault = fault_of(body, client=True)
             elif letter == Backend.NOTICE_RESPONSE:
                 sink.write(messages.message(b"N", body))
         if fault is not None:

@@ -153,7 +153,7 @@ def ordering_key(type_oid: int, bytewise: bool, what: str) -> Key:
         raise ClientFault(
             f'{what} of text under a collation other than "C" is not supported across shards',
             sqlstate="0A000",
-            hint='add COLLATE "C", or restrict the query to one shard by its sharding key',
+            hint='add COLLATE "C" (with client_encoding UTF8), or restrict the query to one shard by its sharding key',
         )
     return found
 

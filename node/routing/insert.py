@@ -25,7 +25,17 @@ from node.routing.outcome import (
     Values,
 )
 from node.routing.placement import Place, place, template
-from node.routing.planning import Question, differing, direct, everywhere, joined, reader, refuse, volatile_default
+from node.routing.planning import (
+    HINT_UTF8,
+    Question,
+    differing,
+    direct,
+    everywhere,
+    joined,
+    reader,
+    refuse,
+    volatile_default,
+)
 from node.routing.point import made
 from node.routing.reads import schema_shards
 from node.routing.rewrite import copy, nodes, render, renumbered
@@ -187,6 +197,8 @@ def _split(
     if lexed is None or len(shards) > ROWS_MAX:
         return refuse(f"an INSERT of {len(shards)} rows is not supported across shards", hint="use COPY")
     tree = question.statement.tree(lexed)
+    if not question.statement.readable(lexed):
+        return _other_encoding()
     listed = tree.selectStmt.valuesLists
     parts = []
     for shard in needed:
@@ -211,6 +223,8 @@ def _select(
     if lexed is None:
         return refuse("INSERT ... SELECT without its text is not supported across shards")
     tree = question.statement.tree(lexed)
+    if not question.statement.readable(lexed):
+        return _other_encoding()
     if tree.withClause is not None:
         return refuse(
             "WITH before INSERT ... SELECT is not supported across shards", hint="write WITH inside the SELECT"
@@ -243,6 +257,11 @@ def _select(
     reasons = (reason, *(f"query: {r}" for r in routed.reasons))
     combine = Combine.SUM if rule is not None else Combine.FIRST
     return Plan(question.every_shard, Road.SPLIT, Role.PRIMARY, True, combine, reasons, program)
+
+
+def _other_encoding() -> Refusal:
+    """What is rewritten is sent as UTF-8: in another encoding the server would store other characters."""
+    return refuse("a text that is not UTF-8 is not supported in this INSERT across shards", hint=HINT_UTF8)
 
 
 def _has_star(select: Any) -> bool:

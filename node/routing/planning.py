@@ -18,6 +18,7 @@ from node.routing.topology import Topology
 
 # Volatile, but they neither write nor need the primary.
 HARMLESS_VOLATILE: Final = VOLATILE | frozenset(("pg_sleep", "pg_backend_pid", "pg_is_in_recovery"))
+HINT_UTF8: Final = "set client_encoding to UTF8, or pass strings as parameters"
 HINT_WAYS_OUT: Final = "name the shard in a comment, /* pgmurmur_shard: 0 */, or with SET pgmurmur.shard TO 0"
 
 

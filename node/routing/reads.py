@@ -10,6 +10,7 @@ from node.routing import select
 from node.routing.outcome import Combine, MergeProgram, NeedLookup, Outcome, Plan, Refusal, Road
 from node.routing.placement import Place, Template, place, template
 from node.routing.planning import (
+    HINT_UTF8,
     HINT_WAYS_OUT,
     Question,
     by_key,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 FACTS_MAX = 32  # texts of one shape whose multi-shard facts are kept
 SHAPES_MAX = 16  # and how many facts for all texts, where some of their literals decide something
 _DECIMALS = "write it in decimals"
-_UTF8 = "set client_encoding to UTF8, or pass strings as parameters"
 
 
 def plan_select(question: Question) -> Outcome:
@@ -150,7 +150,7 @@ def _facts(question: Question, built: Template) -> SelectFacts | Refusal:
             # servers before 16 do not know it, and rewritten it would be decimal
             return refuse(f"a number written as {unusual} is not supported in this query across shards", hint=_DECIMALS)
         if not statement.readable(lexed):
-            return refuse("a text that is not UTF-8 is not supported in this query across shards", hint=_UTF8)
+            return refuse("a text that is not UTF-8 is not supported in this query across shards", hint=HINT_UTF8)
     if len(known.texts) >= FACTS_MAX:
         known.texts.clear()
     known.texts[lexed.sql] = facts

@@ -186,7 +186,8 @@ class ServerConnection:
                 except ClientFault:
                     self.pipeline.broken = int(Backend.PARAMETER_STATUS)
                     return
-                self.statuses[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+                known = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace")}
+                self.statuses = {**self.statuses, **known}  # a new one: who keeps the old one sees what has changed
 
     def doubt_statements(self) -> None:
         """Every prepared statement is closed before its next use, and parsed anew."""

@@ -46,9 +46,14 @@ class Result:
     tag: str = ""
 
 
-def fault_of(body: bytes) -> ServerFault:
-    """A server's ErrorResponse as an exception: its SQLSTATE, its words."""
-    f = messages.parse_error(body)
+# Fields of an ErrorResponse that an exception has attributes for; the others go on as they came.
+_NAMED = frozenset("SVCMDHP")
+
+
+def fault_of(body: bytes, *, without: str = "", client: bool = False) -> ServerFault:
+    """A server's ErrorResponse as an exception: its SQLSTATE, its words, the constraint it names; fields of the
+    letters `without` are left out. `client`: it is for the client, in whose encoding it is, and for nobody else."""
+    f = messages.parse_error(body, errors=messages.KEPT if client else "replace")
     return ServerFault(
         f.get("M", "unknown error"),
         sqlstate=f.get("C", "XX000"),
@@ -56,6 +61,7 @@ def fault_of(body: bytes) -> ServerFault:
         hint=f.get("H"),
         severity=f.get("V", f.get("S", "ERROR")),
         position=int(f["P"]) if f.get("P", "").isdigit() else None,
+        fields={letter: text for letter, text in f.items() if letter not in _NAMED and letter not in without},
     )
 
 

@@ -7,7 +7,7 @@ Builders return whole messages as bytes. Parsers take the *body* (what follows l
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from node.errors import ClientFault, Fault
@@ -152,6 +152,10 @@ def data_row(values: Sequence[bytes | None]) -> bytes:
     return message(b"D", b"".join(parts))
 
 
+# How `parse_error` leaves bytes of other encodings than UTF-8 in a text that goes to a client and nowhere else.
+KEPT = "surrogateescape"
+
+
 def error_fields(
     severity: str,
     sqlstate: str,
@@ -159,8 +163,10 @@ def error_fields(
     detail: str | None = None,
     hint: str | None = None,
     position: int | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The body shared by ErrorResponse and NoticeResponse."""
+    """The body shared by ErrorResponse and NoticeResponse; `fields` are those that have no argument of their own.
+    Bytes that were KEPT in a text are written as they were."""
     parts = [
         b"S",
         severity.encode(),
@@ -169,15 +175,17 @@ def error_fields(
         b"\0C",
         sqlstate.encode(),
         b"\0M",
-        text.encode(),
+        text.encode(errors=KEPT),
         b"\0",
     ]
     if detail is not None:
-        parts += (b"D", detail.encode(), b"\0")
+        parts += (b"D", detail.encode(errors=KEPT), b"\0")
     if hint is not None:
-        parts += (b"H", hint.encode(), b"\0")
+        parts += (b"H", hint.encode(errors=KEPT), b"\0")
     if position is not None:
         parts += (b"P", str(position).encode(), b"\0")
+    for letter, value in (fields or {}).items():
+        parts += (letter.encode(), value.encode(errors=KEPT), b"\0")
     parts.append(b"\0")
     return b"".join(parts)
 
@@ -185,7 +193,9 @@ def error_fields(
 def error_response(fault: Fault) -> bytes:
     return message(
         b"E",
-        error_fields(fault.severity, fault.sqlstate, fault.message, fault.detail, fault.hint, fault.position),
+        error_fields(
+            fault.severity, fault.sqlstate, fault.message, fault.detail, fault.hint, fault.position, fault.fields
+        ),
     )
 
 
@@ -356,15 +366,18 @@ def parse_data_row(body: bytes) -> list[bytes | None]:
     return values
 
 
-def parse_error(body: bytes) -> dict[str, str]:
-    """Fields by their one-letter type: S severity, C SQLSTATE, M message, D detail, H hint …"""
+def parse_error(body: bytes, *, errors: str = "replace") -> dict[str, str]:
+    """Fields by their one-letter type: S severity, C SQLSTATE, M message, D detail, H hint …
+
+    They are in the encoding of the connection's client; `errors` is what becomes of bytes that are not UTF-8.
+    """
     fields: dict[str, str] = {}
     r = Reader(body, "ErrorResponse")
     while True:
         code = r.take(1)
         if code == b"\0":
             return fields
-        fields[code.decode("latin-1")] = r.cstring().decode("utf-8", "replace")
+        fields[code.decode("latin-1")] = r.cstring().decode("utf-8", errors)
 
 
 def parse_parameter_status(body: bytes) -> tuple[bytes, bytes]:

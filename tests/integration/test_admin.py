@@ -68,6 +68,15 @@ def test_psql_shows_and_changes(node: NodeProcess) -> None:
     assert tags == ["RELOAD", "PAUSE", "RESUME"]
 
 
+def test_reload_names_what_only_a_restart_changes(shards: list[Database], node_factory: Nodes) -> None:
+    """SHOW CONFIG shows the file's port from then on, and nothing listens there: silence would be a trap."""
+    node = node_factory(config_toml(shards[:1]))
+    node.config.write_text(config_toml(shards[:1], general='log_format = "json"\nquery_timeout = 5000\n'))
+    done = psql(node, "RELOAD", "RELOAD")
+    assert done.stdout.split() == ["RELOAD", "RELOAD"]
+    assert done.stderr.splitlines() == ["NOTICE:  [general] log_format takes effect when a node restarts"]
+
+
 @pytest.mark.parametrize("command", ["SELECT 1", "\\d", "\\l", "SHOW 'x"])
 def test_psql_gets_a_clean_error_and_goes_on(node: NodeProcess, command: str) -> None:
     done = psql(node, command, "SHOW INSTANCE_ID")

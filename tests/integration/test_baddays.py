@@ -372,7 +372,7 @@ def test_a_port_in_use(node_factory: Nodes, shards: list[Database]) -> None:
         node = alone(node_factory, shards[0], place=Place(port=port), wait=False)
         assert str(port) in refused_start(node)
         node = alone(node_factory, shards[0], place=Place(gossip=f"127.0.0.1:{port}"), wait=False)
-        assert "in use" in refused_start(node)
+        assert f"could not bind gossip address 127.0.0.1:{port}: Address already in use" in refused_start(node)
         node = alone(node_factory, shards[0], place=Place(http=f"127.0.0.1:{port}"), wait=False)
         assert "in use" in refused_start(node)
 

@@ -176,6 +176,29 @@ def test_psycopg_server_cursors_and_notifications(shards: list[Database], plain:
     same(work, node, plain)
 
 
+def test_a_server_cursor_over_one_shard_of_several(node: NodeProcess, plain: Database) -> None:
+    """psycopg DECLAREs it and describes the portal of that name. The transaction has used the other shard before."""
+
+    def work(where: str) -> list[Any]:
+        seen: list[Any] = []
+        with psycopg.connect(where) as connection:
+            connection.execute(TABLE)
+            with connection.cursor() as cursor:
+                cursor.executemany(INSERT, ROWS)
+            connection.commit()
+            for key in range(4):
+                with connection.cursor(f"of_{key}") as cursor:
+                    cursor.execute("SELECT id, name FROM birds WHERE id = %s", (key,))
+                    assert cursor.description is not None
+                    seen += [[column.name for column in cursor.description], cursor.fetchall()]
+            with pytest.raises(psycopg.errors.InvalidCursorName) as caught:
+                connection.execute("FETCH ALL FROM nobodys")
+            seen.append(caught.value.diag.message_primary)
+        return seen
+
+    same(work, node, plain)
+
+
 # --- psycopg 2 --------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,17 @@ from typing import Any
 import psycopg
 import pytest
 from fakes.fake_client import FakeClient
-from integration.harness import Database, Nodes, config_toml, connect, in_pools, raw, users_toml, wait_until
+from integration.harness import (
+    Database,
+    Nodes,
+    config_toml,
+    connect,
+    in_pools,
+    raw,
+    sharded_table,
+    users_toml,
+    wait_until,
+)
 
 from node.embedded.nodes import NodeProcess
 from node.wire import messages as m
@@ -363,6 +373,26 @@ def test_statement_mode_refuses_transactions(shards: list[Database], node_factor
             assert (await other.query("SELECT 4")).rows == [(b"4",)]
 
     asyncio.run(scene())
+
+
+def test_statement_mode_refuses_transactions_over_two_shards_too(shards: list[Database], node_factory: Nodes) -> None:
+    """BEGIN; SELECT 1; COMMIT was taken until the SELECT, and then the session ended."""
+    node = node_factory(config_toml(shards, general='pooler_mode = "statement"\n', tables=sharded_table("t")))
+    with connect(node) as client:
+        client.execute("CREATE TABLE t (id bigint PRIMARY KEY)")
+        for begin in ("BEGIN", "START TRANSACTION READ ONLY", "BEGIN; SELECT 1; COMMIT"):
+            for prepare in (False, True):
+                if prepare and ";" in begin:
+                    continue
+                with pytest.raises(psycopg.Error) as caught:
+                    client.execute(begin.encode(), prepare=prepare)
+                assert caught.value.sqlstate == "58000"
+                assert caught.value.diag.severity == "ERROR"
+                assert value(client, "SELECT count(*) FROM t") == 0
+        client.execute("INSERT INTO t VALUES (0), (1), (3), (4)")  # over both shards, in a transaction of its own
+        assert value(client, "SELECT count(*) FROM t") == 4
+        assert client.execute("SELECT 1; SELECT id FROM t ORDER BY id LIMIT 1").nextset()
+        client.execute("DROP TABLE t")
 
 
 def test_session_mode_keeps_its_server_and_cleans_it(shards: list[Database], node_factory: Nodes) -> None:

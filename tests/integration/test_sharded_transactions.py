@@ -104,6 +104,12 @@ def _background(work: Callable[[], None]) -> threading.Thread:
     return thread
 
 
+def _run(node: NodeProcess, statement: bytes, times: int = 1) -> None:
+    with connect(node) as connection:
+        for _ in range(times):
+            connection.execute(statement)
+
+
 def _refused(call: Callable[[], object]) -> str:
     """The SQLSTATE of the error."""
     with pytest.raises(psycopg.Error) as caught:
@@ -325,6 +331,31 @@ def test_one_connection_per_shard_for_many_clients(world: World) -> None:
         thread.join(60)
     assert errors == []
     assert world.rows() == sorted(f"{n}=60" for n in range(20))
+
+
+def test_writes_of_what_every_shard_has_queue_at_the_first_shard(world: World) -> None:
+    """pgbench with only pgbench_accounts sharded stood still for good: of two clients that updated one row of
+    pgbench_branches at once each had it on one shard and waited for the other's on the other."""
+    node = world.start(pool_size=8)
+    with connect(node) as client:
+        client.execute("CREATE TABLE whole (id int PRIMARY KEY, x int)")
+        client.execute("INSERT INTO whole VALUES (1, 0)")
+    update = b"UPDATE whole SET x = x + 1 WHERE id = 1"
+    first, second = world.shards
+    with first.connect() as holder, second.connect() as other:
+        with holder.transaction():
+            holder.execute("SELECT 1 FROM whole WHERE id = 1 FOR UPDATE")
+            waiter = _background(lambda: _run(node, update))
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'UPDATE whole%' AND wait_event_type = 'Lock'"
+            wait_until(lambda: first.sql(waiting), "the update waits on shard 0")
+            assert other.execute("SELECT x FROM whole WHERE id = 1 FOR UPDATE NOWAIT").fetchone() == (0,)
+        waiter.join(20)
+    threads = [_background(lambda: _run(node, update, 20)) for _ in range(6)]
+    for thread in threads:
+        thread.join(60)
+    assert [shard.sql("SELECT x FROM whole") for shard in world.shards] == [[("121",)], [("121",)]]
+    with connect(node) as client:
+        client.execute("DROP TABLE whole")
 
 
 def test_schema_changes_race(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from node.auth.scram import ScramVerifier
 from node.config.load import parse
 from node.config.problems import ConfigError
 
@@ -203,11 +204,25 @@ def test_uuid_ranges_compare_as_bytes() -> None:
     assert warned(text) == []
 
 
+VERIFIER = str(ScramVerifier.derive("secret", b"0123456789abcdef"))
+HASH = f'password_hash = "{VERIFIER}"\n'
+
+
+def test_centroids_are_arrays_of_numbers_in_an_array() -> None:
+    """They were refused as `must be an array, not an array`."""
+    text = TWO + RULE + 'data_type = "vector"\ncentroids = [[1.0, 2], [3.5, -4]]\n'
+    assert parse(text, "").config.sharded_tables[0].centroids == ((1.0, 2.0), (3.5, -4.0))
+    assert all("vector sharding is not built yet" in line for line in warned(text))
+    assert refused(text.replace("-4", '"-4"')) == [
+        'pgdog.toml:12: "centroids" in [[sharded_tables]] must be a number, not a string'
+    ]
+
+
 USERS = {
     "unknown database": ('[[users]]\nname = "u"\npassword = "p"\ndatabase = "dx"\n', 'names the unknown database "dx"'),
     "no database": ('[[users]]\nname = "u"\npassword = "p"\n', "has no database"),
     "no password": ('[[users]]\nname = "u"\ndatabase = "d"\n', "has no password"),
-    "hash only": ('[[users]]\nname = "u"\ndatabase = "d"\npassword_hash = "SCRAM"\n', "no server_password"),
+    "hash only": ('[[users]]\nname = "u"\ndatabase = "d"\n' + HASH, "no server_password"),
     "twice": (USER + USER, 'has several entries for database "d"'),
 }
 
@@ -216,6 +231,38 @@ USERS = {
 def test_users_who_cannot_work_are_warnings(name: str) -> None:
     text, expected = USERS[name]
     assert any(expected in line and line.startswith("users.toml:") for line in warned(TWO, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        VERIFIER,
+        "",
+        "SCRAM-SHA-256",
+        "md5a3556571e93b0d20722ba62be61e8c2d",
+        VERIFIER.replace("4096", "0"),
+        VERIFIER.replace("4096", "1000000"),
+        VERIFIER.replace("4096", "1000001"),
+        VERIFIER.replace("$4096", "$-1"),
+        VERIFIER[:-4],
+        VERIFIER + " ",
+        VERIFIER.replace("=", "", 1),
+        VERIFIER.replace("MDEyMzQ1Njc4OWFiY2RlZg==", "===="),
+        VERIFIER.replace("MDEyMzQ1Njc4OWFiY2RlZg==", "é"),
+        VERIFIER.replace("MDEyMzQ1Njc4OWFiY2RlZg==", "!"),
+    ],
+)
+def test_a_hash_is_accepted_here_exactly_if_a_login_can_read_it(text: str) -> None:
+    """Files with another one were accepted, and every login of its user ended in a traceback."""
+    users = f'[[users]]\nname = "u"\ndatabase = "d"\nserver_password = "s"\npassword_hash = "{text}"\n'
+    try:
+        ScramVerifier.parse(text)
+    except ValueError:
+        (said,) = refused(TWO, users)
+        assert said.startswith('users.toml:5: "password_hash" in [[users]] must be a SCRAM verifier')
+        assert "$4096" not in said  # nor anything else of it
+    else:
+        assert warned(TWO, users) == []
 
 
 def test_trust_needs_no_passwords() -> None:

@@ -49,7 +49,7 @@ def test_secrets_are_in_no_repr() -> None:
     config = parse(
         DATABASE + 'password = "hush1"\n[admin]\npassword = "hush2"',
         '[[users]]\nname = "u"\npassword = "hush3"\npasswords = ["hush4"]\nserver_password = "hush5"\n'
-        'password_hash = "hush6"\ndatabase = "a"\n',
+        f'password_hash = "SCRAM-SHA-256$4096:hushhush${"a" * 43}=:{"a" * 43}="\ndatabase = "a"\n',
     ).config
     assert "hush" not in repr(config)
     assert "hush" not in str(config)

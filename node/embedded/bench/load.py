@@ -42,11 +42,12 @@ class Pace:
     sampling: float
 
 
-def works(names: Sequence[str], point_script: str) -> list[Work]:
+def works(names: Sequence[str], point_script: str, split_script: str) -> list[Work]:
     known = {
         "select": Work("select", ("--select-only",)),
         "tpcb": Work("tpcb", ()),
         "point": Work("point", (f"--file={point_script}",)),
+        "split": Work("split", (f"--file={split_script}",), modes=("simple",)),
         "connect": Work("connect", ("--select-only", "--connect"), modes=("simple",), connects=True),
     }
     return [known[name] for name in names if name in known]

@@ -13,6 +13,7 @@ WORKS = {
     "select": "pgbench --select-only",
     "tpcb": "pgbench's default script: writes in transactions",
     "point": "a row by its key, on an unsharded and on a sharded database; literals in the simple protocol",
+    "split": "INSERT of 200 rows with literals, on an unsharded and on a sharded database, which takes it apart",
     "connect": "pgbench --select-only --connect: a connection for each query",
     "large": "100 MB of 1 KB rows through one client",
     "copy-in": "100 MB of COPY FROM STDIN",
@@ -138,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
         help="PgBouncer with each of these; the one with the most tps counts",
     )
     proxies("--lanes", type=lanes, default=[], metavar="L,L", help="auto, off or a number; one node of ours for each")
-    proxies("--workers", type=positive, default=None, metavar="N", help="--workers of the node")
+    proxies("--workers", type=numbers, default=[], metavar="N,N", help="--workers; one node of ours for each")
     out = made.add_argument_group("output").add_argument
     out("--json", type=Path, default=None, metavar="FILE", help="every turn as JSON; - is standard output")
     out("--picture", type=Path, default=None, metavar="PREFIX", help="PREFIX.svg and PREFIX.png (needs matplotlib)")

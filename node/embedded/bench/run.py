@@ -14,11 +14,14 @@ from node.embedded.bench.load import Job, Pace, in_turn
 from node.embedded.bench.pgbench import NotMeasured, Pgbench
 from node.embedded.bench.profile import NoProfile, Perf
 from node.embedded.bench.results import DIRECT, OURS, PGBOUNCER, PGDOG, Report, Row, Sample, family, fold_candidates
-from node.embedded.bench.stage import POINT_SELECT, Stage
+from node.embedded.bench.stage import POINT_SELECT, SPLIT_INSERT, Stage
 from node.embedded.bench.targets import SHARDED, Proxies, Target
 from node.embedded.binaries import NoPostgres, find_program
 from node.embedded.screen import Screen
 from node.embedded.workspace import Workspace
+
+SHARDED_TOO = {"point", "split"}
+"""Works that proxies which shard also do on a sharded database."""
 
 SPARE_CLIENTS = 200
 """Beyond those that are asked for: looking on, filling tables, the busy ones beside the idle ones."""
@@ -76,11 +79,14 @@ class Run:
         given = self.given
         most = self._most_clients()
         meter.raise_open_files(most + SPARE_FILES)
-        pools = max([given.pool_size, *given.pgbouncer_pool_sizes]) * 2 * (4 + len(given.lanes))
+        nodes = len(given.lanes) + sum(given.workers)
+        pools = max([given.pool_size, *given.pgbouncer_pool_sizes]) * 2 * (4 + nodes)
         straight = max([*given.clients, given.storm_clients if "storm" in given.works else 0])
         needs_direct = DIRECT in given.targets
         self.stage = Stage(
-            self.workspace, sharded="point" in given.works, connections=pools + (straight if needs_direct else 0)
+            self.workspace,
+            sharded=bool(SHARDED_TOO & set(given.works)),
+            connections=pools + (straight if needs_direct else 0),
         )
         self.stage.fill(given.works, self.pgbench, given.scale, given.megabytes)
         self.proxies = Proxies(
@@ -108,15 +114,18 @@ class Run:
         if PGDOG in given.targets:
             found.append(proxies.pgdog())
         if OURS in given.targets:
-            found += [proxies.node(lanes, given.workers, name) for name, lanes in self._nodes()]
+            found += [proxies.node(lanes, workers, name) for name, (lanes, workers) in self._nodes().items()]
         if not any(found):
             raise NotMeasured("none of the targets is installed")
         return [target for target in found if target is not None]
 
-    def _nodes(self) -> list[tuple[str, str | None]]:
-        """The first is plainly ours; what is said of lanes stands in its note."""
-        lanes = self.given.lanes or [None]
-        return [(OURS if place == 0 else f"{OURS}:lanes={value}", value) for place, value in enumerate(lanes)]
+    def _nodes(self) -> dict[str, tuple[str | None, int | None]]:
+        """Lanes and workers of each. The first is plainly ours; what is said of it stands in its note."""
+        found: dict[str, tuple[str | None, int | None]] = {}
+        for lanes in self.given.lanes or [None]:
+            for workers in self.given.workers or [None]:
+                found[f"{OURS}:{_said(lanes, workers)}" if found else OURS] = (lanes, workers)
+        return found
 
     def _most_clients(self) -> int:
         given = self.given
@@ -137,12 +146,13 @@ class Run:
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def _jobs(self, targets: Sequence[Target]) -> list[Job]:
-        script = self.folder / "point.sql"
-        script.write_text(POINT_SELECT)
+        point, split = self.folder / "point.sql", self.folder / "split.sql"
+        point.write_text(POINT_SELECT)
+        split.write_text(SPLIT_INSERT)
         found = []
-        for work in load.works(self.given.works, str(script)):
+        for work in load.works(self.given.works, str(point), str(split)):
             mine = list(targets)
-            if work.name == "point":
+            if work.name in SHARDED_TOO:
                 mine += [
                     target.on(SHARDED, f"{target.name}-sharded")
                     for target in targets
@@ -174,13 +184,13 @@ class Run:
     def _idle(self, targets: Sequence[Target]) -> None:
         given = self.given
         busy = crowd.Busy(self.pgbench, given.duration, given.jobs, given.latency_sampling)
-        lanes = dict(self._nodes())
+        nodes = self._nodes()
 
         def turn(target: Target) -> dict[str, float]:
             started: list[Target] = []
 
             def start() -> Target:
-                started.append(self._afresh(target, lanes))
+                started.append(self._afresh(target, nodes))
                 return started[0]
 
             try:
@@ -192,9 +202,9 @@ class Run:
         proxies = [target for target in targets if target.pid is not None]
         self._turns(Row("idle", "simple", given.idle_clients), proxies, turn, profiled=False)
 
-    def _afresh(self, target: Target, lanes: dict[str, str | None]) -> Target:
+    def _afresh(self, target: Target, nodes: dict[str, tuple[str | None, int | None]]) -> Target:
         if family(target.name) == OURS:
-            return self.proxies.node(lanes[target.name], self.given.workers, target.name)
+            return self.proxies.node(*nodes[target.name], target.name)
         _, _, size = target.name.partition("@")
         fresh = (
             self.proxies.pgdog()
@@ -216,8 +226,8 @@ class Run:
                     sample.turns.append(turn(target))
                 except NotMeasured as error:
                     sample.errors.append(str(error))
-        if self.given.lanes and OURS in row.samples:
-            row.samples[OURS].note = f"lanes={self.given.lanes[0]}"
+        if OURS in row.samples:
+            row.samples[OURS].note = _said(*self._nodes()[OURS])
         fold_candidates(row, metric=metric)
         self.report.rows.append(row)
         if self.perf is not None and profiled:
@@ -243,3 +253,9 @@ class Run:
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
     """As JSON can hold them."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
+
+
+def _said(lanes: str | None, workers: int | None) -> str:
+    """What was asked of a node: lanes=auto,workers=2."""
+    asked = (("lanes", lanes), ("workers", workers))
+    return ",".join(f"{name}={value}" for name, value in asked if value is not None)

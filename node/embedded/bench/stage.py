@@ -13,6 +13,16 @@ from node.embedded.workspace import Workspace
 POINTS = 100_000
 POINT_SELECT = f"\\set id random(1, {POINTS})\nSELECT v FROM points WHERE id = :id;\n"
 
+SPLIT_KEYS = 10
+SPLIT_ROWS = 200
+SPLIT_INSERT = (
+    "".join(f"\\set k{number} random(1, 1000000000)\n" for number in range(SPLIT_KEYS))
+    + "INSERT INTO parted (id, v) VALUES "
+    + ", ".join(f"(:k{number % SPLIT_KEYS}, {number})" for number in range(SPLIT_ROWS))
+    + ";\n"
+)
+"""Cheap for PostgreSQL and for pgbench, dear for who must find each row's shard: no statement is like another."""
+
 ROW_BYTES = 1024
 """Of the wide rows that large results and COPY move, without the protocol's own bytes."""
 
@@ -59,7 +69,7 @@ class Stage:
         return found
 
     def sharded_tables(self) -> list[ShardedTable]:
-        return [ShardedTable(SHARDED, "points", "id")] if self.sharded else []
+        return [ShardedTable(SHARDED, name, "id") for name in ("points", "parted")] if self.sharded else []
 
     def fill(self, works: Collection[str], pgbench: Pgbench, scale: int, megabytes: int) -> None:
         pgbench.initialize(self.direct, scale)
@@ -68,6 +78,8 @@ class Stage:
                 "CREATE TABLE points (id bigint PRIMARY KEY, v bigint);"
                 f"INSERT INTO points SELECT i, i FROM generate_series(1, {POINTS}) AS i"
             )
+        if "split" in works:
+            self._run("CREATE UNLOGGED TABLE parted (id bigint, v bigint)")
         if {"large", "copy-out"} & set(works):
             self._run(
                 f"CREATE TABLE wide AS SELECT repeat(chr(97 + (i % 26)::int), {ROW_BYTES}) AS v"
@@ -84,6 +96,7 @@ class Stage:
         try:
             with psycopg.connect(conninfo, autocommit=True, connect_timeout=10) as connection:
                 connection.execute("CREATE TABLE points (id bigint PRIMARY KEY, v bigint)")
+                connection.execute("CREATE UNLOGGED TABLE parted (id bigint, v bigint)")
                 connection.execute(f"INSERT INTO points (id, v) SELECT i, i FROM generate_series(1, {POINTS}) AS i")
         except psycopg.Error as error:
             raise NotMeasured(f"the sharded table could not be made through the node: {error}") from error

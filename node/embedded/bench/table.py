@@ -86,7 +86,7 @@ LATENCIES: list[Column] = [
 ]
 
 COLUMNS: Mapping[str, Sequence[Column]] = {
-    **dict.fromkeys(("select", "tpcb", "point"), [*rate_columns("tps", "tps"), *cpu_columns(), *LATENCIES]),
+    **dict.fromkeys(("select", "tpcb", "point", "split"), [*rate_columns("tps", "tps"), *cpu_columns(), *LATENCIES]),
     "connect": [*rate_columns("tps", "tps"), *cpu_columns(digits=0), ("connect ms", value("connect_ms", 2))],
     **dict.fromkeys(
         ("large", "copy-in", "copy-out"), [*rate_columns("mb_per_s", "MB/s"), *cpu_columns("_per_mb", digits=0)]

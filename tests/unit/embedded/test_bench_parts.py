@@ -97,13 +97,24 @@ def test_a_version_is_what_the_program_says(tmp_path: Path) -> None:
 
 def test_the_command_line_is_read() -> None:
     given = options.parser().parse_args(
-        ["--works", "all", "--clients", "64,1,1_000", "--lanes", "auto,off,4", "--pgbouncer-pool-sizes", "20,4"]
+        [
+            "--works",
+            "all",
+            "--clients",
+            "64,1,1_000",
+            "--lanes",
+            "auto,off,4",
+            "--pgbouncer-pool-sizes",
+            "20,4",
+            "--workers",
+            "2,1",
+        ]
     )
     assert given.works == list(options.WORKS)
     assert given.clients == [1, 64, 1000]
     assert given.lanes == ["auto", "off", "4"]
     assert given.pgbouncer_pool_sizes == [4, 20]
-    assert given.workers is None
+    assert given.workers == [1, 2]
 
 
 @pytest.mark.parametrize(

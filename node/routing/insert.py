@@ -41,6 +41,7 @@ from node.routing.reads import schema_shards
 from node.routing.rewrite import copy, nodes, render, renumbered
 from node.routing.scopes import Reference
 from node.routing.shard_map import KeyValue, shard_of
+from node.routing.splice import rows_of
 from node.routing.statement import DEFAULT, UNKNOWN, Cell, Insert
 from node.routing.stored import AS_GIVEN, Stored, stored_key
 from node.routing.topology import ShardedTable
@@ -196,16 +197,23 @@ def _split(
     lexed = question.values.lexed
     if lexed is None or len(shards) > ROWS_MAX:
         return refuse(f"an INSERT of {len(shards)} rows is not supported across shards", hint="use COPY")
-    tree = question.statement.tree(lexed)
     if not question.statement.readable(lexed):
         return _other_encoding()
-    listed = tree.selectStmt.valuesLists
+    written = rows_of(lexed)
+    if written is None or len(written.spans) != len(shards):
+        written = None
+        tree = question.statement.tree(lexed)
+        listed = tree.selectStmt.valuesLists
     parts = []
     for shard in needed:
         rows = tuple(row for row, at in enumerate(shards) if at == shard)
-        values = copy(tree.selectStmt, valuesLists=tuple(listed[row] for row in rows))
-        part, parameters = renumbered(copy(tree, selectStmt=values))
-        parts.append(SplitPart(shard, render(part), rows, parameters))
+        if written is not None:
+            text, parameters = written.only(rows)
+        else:
+            values = copy(tree.selectStmt, valuesLists=tuple(listed[row] for row in rows))
+            part, parameters = renumbered(copy(tree, selectStmt=values))
+            text = render(part)
+        parts.append(SplitPart(shard, text, rows, parameters))
     reason = f"{target.name}: {len(shards)} rows by {rule.column} → shards {joined(needed)}"
     program = SplitProgram(tuple(parts), insert.returning)
     return Plan(needed, Road.SPLIT, Role.PRIMARY, True, Combine.SUM, (reason,), program)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from node.errors import ClientFault
 from node.wire.codes import Frontend
-from node.wire.requests import CONTINUED, Requests
+from node.wire.requests import Requests
 
 # Messages that cannot be long; a server ends the connection of a client whose Sync is (PQ_SMALL_MESSAGE_LIMIT).
 SMALL_BYTES = 10_000
@@ -25,7 +25,6 @@ SMALL = frozenset(
 )
 _KNOWN = SMALL | {
     *map(int, (Frontend.BIND, Frontend.COPY_DATA, Frontend.FUNCTION_CALL, Frontend.PARSE, Frontend.QUERY)),
-    CONTINUED,
 }
 
 

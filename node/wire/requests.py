@@ -9,9 +9,10 @@ Interpreted and compiled (see requests.pxd) this file behaves the same.
 from __future__ import annotations
 
 # What `Requests.next` says besides a message letter.
-NOTHING = 0
-CONTINUED = 1  # more of a CopyData body of which a part was taken before
-TOO_LONG = 2  # the length field is below four or above the limit
+# Beside letters, which are bytes: a client may send any of those.
+NOTHING = 256
+CONTINUED = 257  # more of a CopyData body of which a part was taken before
+TOO_LONG = 258  # the length field is below four or above the limit
 
 # The compiled walk reads C integers of these names (requests.pxd); Python keeps the public ones.
 _NOTHING = NOTHING

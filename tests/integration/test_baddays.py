@@ -156,6 +156,22 @@ def test_a_length_field_that_lies(node_factory: Nodes, shards: list[Database], l
     assert resident_bytes(node) < 300 << 20
 
 
+def test_a_type_byte_that_no_message_has(node_factory: Nodes, shards: list[Database]) -> None:
+    """A 1 was once taken for the rest of a COPY, and a 0 for nothing at all."""
+    node = alone(node_factory, shards[0])
+
+    async def send() -> None:
+        for letter in (0, 1, 2, 3, 0x7F, 0xFF, ord("y")):
+            async with await raw(node) as client:
+                client.send(bytes([letter]) + struct.pack("!I", 4))
+                heard = await client.ended()
+                assert b"SFATAL\0" in heard
+                assert b"C08P01\0Minvalid frontend message type %d\0" % letter in heard
+
+    asyncio.run(send())
+    assert serves(node)
+
+
 def resident_bytes(node: NodeProcess) -> int:
     said = subprocess.run(["ps", "-o", "rss=", "-p", str(node.pid)], capture_output=True, text=True).stdout
     return int(said) * 1024

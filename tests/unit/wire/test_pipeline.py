@@ -350,6 +350,16 @@ def test_messages_are_framed_the_same_split_at_every_byte(hold_copy: bool) -> No
     assert requests.waiting_bytes() == 0
 
 
+@pytest.mark.parametrize("hold_copy", [False, True])
+def test_every_letter_is_itself(hold_copy: bool) -> None:
+    for letter in range(256):
+        requests = Requests(1024)
+        requests.hold_copy = hold_copy
+        requests.feed(bytes([letter]) + (5).to_bytes(4, "big") + b"x")
+        assert requests.next() == letter
+        assert requests.next() == NOTHING
+
+
 @pytest.mark.parametrize("length", [0, 3, 1025, 1 << 30, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
 def test_lengths_out_of_bounds_are_refused_at_the_header(length: int) -> None:
     requests = Requests(1024)

@@ -168,7 +168,7 @@ def test_split_uses_the_values_of_its_own_text() -> None:
     assert isinstance(found, Plan)
     assert isinstance(found.program, SplitProgram)
     assert [p.sql for p in found.program.parts] == [
-        "INSERT INTO orders (id, customer) VALUES (1, 'b\n')",
+        "INSERT INTO orders (id, customer) VALUES (1, E'b\\n')",
         "INSERT INTO orders (id, customer) VALUES (3, 'it''s')",
     ]
 

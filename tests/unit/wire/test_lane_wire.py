@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from node.wire import messages as m
 from node.wire.pipeline import Pipeline
-from node.wire.requests import Requests
+from node.wire.requests import NOTHING, Requests
 
 SQL = b"SELECT $1"
 PARSE, BIND, DESCRIBE, EXECUTE = m.parse(b"", SQL), m.bind(b"", b"", (), (b"x",)), m.describe_portal(b""), m.execute()
@@ -102,7 +102,7 @@ def test_batches_of_any_other_shape_go_alone(name: str) -> None:
 
 def test_what_is_torn_already_is_no_batch() -> None:
     requests = fed(PARSE[:-1])
-    assert requests.next() == 0
+    assert requests.next() == NOTHING
     assert requests.need
     assert not requests.batch(0)
 
@@ -196,11 +196,11 @@ def test_a_unit_given_back_comes_first_again() -> None:
             requests.give_back(unit)
             assert requests.waiting_bytes() == len(unit + since)
             seen = b""
-            while requests.next():
+            while requests.next() != NOTHING:
                 seen += requests.buffer[requests.start : requests.end]
             assert seen == (unit + since)[: len(seen)]
             requests.feed(m.query("INSERT")[len(since) :] if since else b"")
-            while requests.next():
+            while requests.next() != NOTHING:
                 seen += requests.buffer[requests.start : requests.end]
             assert seen == unit + (m.query("INSERT") if since else b"")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from types import ModuleType
 
 STRIP = (
     "node.loop.receiver",
@@ -51,6 +52,10 @@ STRIP = (
 )
 
 
+def is_compiled(module: ModuleType) -> bool:
+    return not str(module.__file__).endswith(".py")
+
+
 def compiled() -> dict[str, bool]:
     """Module name → compiled? (else interpreted: the same behaviour, slower)."""
-    return {name: not str(import_module(name).__file__).endswith(".py") for name in STRIP}
+    return {name: is_compiled(import_module(name)) for name in STRIP}

@@ -6,6 +6,7 @@ Everything that is not traffic (gossip, control channel, HTTP, timers, coroutine
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -15,9 +16,10 @@ from typing import Any, TypeVarTuple, Unpack
 
 import uvloop
 
-from node.loop import poller as poller_module
+from node.loop import poller
 from node.loop.poller import READABLE, WRITABLE, Poller
 from node.loop.stream import Stream
+from node.strip import is_compiled
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -90,9 +92,20 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__(_Selector(self.poller))
 
     def stream(self, number: int, family: int, protocol: Any) -> Stream:
-        """The connected, non-blocking socket `number` becomes a transport, of which the protocol is told at once."""
-        stream = Stream(self, number, family, protocol)
-        protocol.connection_made(stream)
+        """The connected, non-blocking socket `number` becomes a transport, of which the protocol is told at once.
+
+        Whatever is raised, the socket is closed then, or will be when the turn ends.
+        """
+        try:
+            stream = Stream(self, number, family, protocol)
+        except BaseException:  # epoll has a limit, too
+            os.close(number)
+            raise
+        try:
+            protocol.connection_made(stream)
+        except BaseException:
+            stream.abort()
+            raise
         return stream
 
     def at_turn_end(self, call: Callable[[], object]) -> None:
@@ -121,12 +134,12 @@ class Loop(asyncio.SelectorEventLoop):
         return super().call_at(when, callback, *args, context=context)
 
     def _failed(self, error: Exception) -> None:
-        self.call_exception_handler({"message": "a callback failed", "exception": error})
+        self.call_exception_handler({"message": "a socket or callback failed", "exception": error})
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
     """Ours where it is compiled, which is on Linux; else uvloop, which is faster than ours interpreted."""
-    return uvloop.new_event_loop() if str(poller_module.__file__).endswith(".py") else Loop()
+    return Loop() if is_compiled(poller) else uvloop.new_event_loop()
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

@@ -40,7 +40,7 @@ class Source:
 
 
 class Poller:
-    """`failed(error)` hears what a callback at the end of a turn raises."""
+    """`failed(error)` hears what a source raises, or a callback at the end of a turn; the others go on."""
 
     def __init__(self, failed: Callable[[Exception], object]) -> None:
         self._failed = failed
@@ -108,7 +108,10 @@ class Poller:
                 events = kernel.events(answers, index)
                 source = sources.get(number)
                 if source is not None:
-                    source.ready(events)
+                    try:
+                        source.ready(events)
+                    except Exception as error:  # a bug, or the kernel has no memory: nobody else's matter
+                        self._failed(error)
                 else:
                     others.append((number, events))
             if self._last:

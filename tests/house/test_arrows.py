@@ -123,8 +123,8 @@ MAY_IMPORT = {
     # The list of compiled modules; setup.py runs the file before anything is installed.
     "strip": set(),
     "tcp": set(),
-    # The event loop and its transports: they carry bytes and know nobody.
-    "loop": set(),
+    # The event loop and its transports: they carry bytes and know nobody, but for whether they are compiled.
+    "loop": {"strip"},
     "tls": {"wire", "errors"},
     # One logical database as a session sees it: where its gate, its map and its pools meet.
     "database": {"gate", "pool", "routing", "errors"},

@@ -13,6 +13,7 @@ from typing import Any
 from node.embedded.bench.results import OURS, Row
 from node.embedded.bench.stage import POINTS
 from node.routing import lexer
+from node.strip import is_compiled
 
 TEXTS = 5_000
 ROUNDS = 7
@@ -33,10 +34,6 @@ def time_us(mode: str) -> float:
     given = texts(mode)
     best = min(_round_s(given) for _ in range(ROUNDS))
     return best * 1e6 / len(given)
-
-
-def is_compiled() -> bool:
-    return not str(lexer.__file__).endswith(".py")
 
 
 def shares(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -61,7 +58,7 @@ def shares(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "lexer_us_per_text": timed[row.mode],
                 "lexer_us_per_query": per_query,
                 "lexer_share": per_query / sharded if sharded else None,
-                "compiled": is_compiled(),
+                "compiled": is_compiled(lexer),
             }
         )
     return found

@@ -20,8 +20,9 @@ import pytest
 from node.loop import stream as stream_module
 from node.loop.loop import Loop
 from node.loop.receiver import Receiver
-from node.loop.sockets import adopt, turn_end
+from node.loop.sockets import adopt, serve, turn_end
 from node.loop.stream import HIGH_WATER_BYTES, LOW_WATER_BYTES
+from node.strip import is_compiled
 
 ROOT = Path(__file__).resolve().parents[3]
 MAKERS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"ours": Loop, "asyncio": asyncio.SelectorEventLoop}
@@ -305,6 +306,36 @@ def test_a_protocol_that_fails_loses_its_connection_and_nobody_else_does() -> No
     run(main)
 
 
+def test_a_protocol_that_cannot_begin_leaves_no_socket_and_no_harm() -> None:
+    class Stillborn(Listener):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            raise ValueError("a bug")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        told: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        with theirs:
+            with pytest.raises(ValueError, match="a bug"):
+                await adopt(ours, Stillborn())
+            assert await receive_all(theirs) == b""
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            door.setblocking(False)
+            serving = await serve(door, Stillborn, 10)
+            client = socket.create_connection(door.getsockname())
+            client.setblocking(False)
+            assert await loop.sock_recv(client, 1) == b""  # and the loop goes on
+            client.close()
+            serving.close()
+            await turns()
+        assert [type(context["exception"]) for context in told] == [ValueError]
+
+    run(main)
+
+
 def test_a_stream_that_was_ended_in_a_turn_hears_nothing_more_of_it() -> None:
     async def main() -> None:
         (one, to_one), (two, to_two) = await pair(), await pair()
@@ -450,8 +481,8 @@ def test_descriptors_are_closed_with_the_loop() -> None:
 
 def test_the_sources_behave_like_the_compiled_build() -> None:
     """The same tests again, interpreted."""
-    if str(stream_module.__file__).endswith(".py"):
-        pytest.skip("this is the interpreted build: the tests of this file have just been its own")
+    if not is_compiled(stream_module):
+        pytest.skip("nothing is compiled here: the other tests of this folder have run interpreted already")
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "tests/unit/loop"],
         cwd=ROOT,

@@ -6,7 +6,7 @@ from node.pool.lending cimport Lending
 from node.wire.requests cimport Requests
 
 cdef int _BIND, _CLOSE, _DESCRIBE, _EXECUTE, _FLUSH, _FUNCTION_CALL, _PARSE, _QUERY, _SYNC, _TERMINATE
-cdef int _TX_IDLE, _TX_OPEN, _TX_FAILED, _IDLE, _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING
+cdef int _TX_OPEN, _TX_FAILED, _IDLE, _NOTHING, _TOO_LONG, _READY, _WAITING, _SLOW, _CLOSED, _RIDING
 
 cdef bint _begins(int letter) noexcept
 

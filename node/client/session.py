@@ -65,7 +65,6 @@ _SYNC = int(Frontend.SYNC)
 _TERMINATE = int(Frontend.TERMINATE)
 _COPY = frozenset((*map(int, (Frontend.COPY_DATA, Frontend.COPY_DONE, Frontend.COPY_FAIL)), CONTINUED))
 
-_TX_IDLE = int(Transaction.IDLE)
 _TX_OPEN = int(Transaction.OPEN)
 _TX_FAILED = int(Transaction.FAILED)
 
@@ -264,7 +263,7 @@ class Session(Borrowing):
             return _TX_FAILED
         if self.begin_message or self.links:
             return _TX_OPEN
-        return self.server.pipeline.tx_status if self.server is not None else _TX_IDLE
+        return self.server.pipeline.tx_status if self.server is not None else _IDLE
 
     def fail(self, fault: Fault) -> None:
         """Answers the message in hand with an error. FATAL ends the session; else it goes on after the Sync."""

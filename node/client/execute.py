@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from node.client import copying
@@ -11,6 +11,7 @@ from node.client.enlist import Shards, Told
 from node.client.malformed import no_transactions
 from node.client.naming import catalog_of, refuse_backslashes
 from node.client.ride import ask_on_lanes, learn, may_ride
+from node.client.text_order import same_order, without_text
 from node.errors import ClientFault
 from node.gather import exchange
 from node.gather.exchange import Request, Sink, ask
@@ -62,25 +63,6 @@ class Portal:
     tag: str = ""
     ran: bool = False
     gives_rows: bool = False
-
-
-# Encodings whose bytes are in the order of the code points.
-_BY_CODE_POINT = frozenset(("utf8", "latin1"))
-_ALIASES = {"unicode": "utf8", "iso88591": "latin1"}
-
-
-def _encoding(name: str) -> str:
-    plain = name.replace("-", "").replace("_", "").lower()
-    return _ALIASES.get(plain, plain)
-
-
-def _no_bytewise(program: MergeProgram) -> MergeProgram:
-    """Text is not compared then, which refuses the query; numbers and times are."""
-    return replace(
-        program,
-        sort=tuple(replace(key, bytewise=False) for key in program.sort),
-        aggregates=tuple(replace(one, bytewise=False) for one in program.aggregates),
-    )
 
 
 class Execution:
@@ -355,7 +337,7 @@ class Execution:
         request = Request(self.text, self.types, bind.parameter_formats, bind.parameters)
         merge = exchange.CONCATENATE
         if isinstance(program, MergeProgram):
-            merge = program if self._bytes_tell_the_order() else _no_bytewise(program)
+            merge = program if self._bytes_tell_the_order() else without_text(program)
             if program.sql:
                 request = request.subset(program.sql, program.parameters)
         spread = may_ride(self.session, self.shards, outcome, self.text)
@@ -382,8 +364,7 @@ class Execution:
         told = next((talk.server.statuses for talk in self.shards.talks.values()), None)
         if told is None:
             told = {**session.database.server_parameters(), **session.parameters.values}
-        server, client = (_encoding(told.get(name, "UTF8")) for name in ("server_encoding", "client_encoding"))
-        return server == client or {server, client} <= _BY_CODE_POINT or "sqlascii" in (server, client)
+        return same_order(told.get("server_encoding", "UTF8"), told.get("client_encoding", "UTF8"))
 
     async def _split(self, program: SplitProgram, sink: Sink, description: bool) -> str:
         shards = tuple(dict.fromkeys(part.shard for part in program.parts))

@@ -27,8 +27,9 @@ from node.cancels import SERVICE as CANCEL
 from node.cancels import Cancels
 from node.catalogs import Catalogs
 from node.client import parameters
+from node.client.entrance import LoginRules
 from node.client.listener import Listener
-from node.client.login import LoginRules, Reception
+from node.client.login import Reception
 from node.client.prepared import PreparedStatements
 from node.client.protocol import ClientProtocol
 from node.client.services import Limits, Services

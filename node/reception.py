@@ -14,7 +14,8 @@ from node.auth.scram import ScramVerifier
 from node.auth.verifier import Account, AuthType
 from node.client import parameters
 from node.client.deadlines import Deadlines
-from node.client.login import Accepted, LoginResult, status_messages
+from node.client.entrance import Accepted
+from node.client.login import LoginResult, status_messages
 from node.client.protocol import ClientProtocol
 from node.client.session import Session
 from node.config.resolve import databases_of

@@ -22,8 +22,9 @@ from fakes.loops import LOOPS, policy
 
 from node.auth.scram import Derived, ScramVerifier, derive
 from node.auth.verifier import Account, Authenticator, AuthType
+from node.client.entrance import LoginRules
 from node.client.listener import Listener, ListenFault, SocketInUse, UnixSocket
-from node.client.login import PROVING_MAX, Login, LoginResult, LoginRules, Reception, login_success_messages
+from node.client.login import PROVING_MAX, Login, LoginResult, Reception, login_success_messages
 from node.embedded.binaries import find_program
 from node.errors import ClientFault
 from node.tcp import TcpOptions

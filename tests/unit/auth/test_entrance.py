@@ -12,7 +12,8 @@ import pytest
 
 from node.auth.scram import KeyCache, ScramClient, ScramVerifier, derive
 from node.auth.verifier import Account, Authenticator, AuthType
-from node.client.login import Accepted, Entrance, LoginRules, TlsInfo, login_success_messages
+from node.client.entrance import Accepted, Entrance, LoginRules, TlsInfo
+from node.client.login import login_success_messages
 from node.errors import ClientFault, Fault, ServerFault
 from node.tls import ServerTls
 from node.wire.codes import GSSENC_REQUEST

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes.waiting import wait_until
 from zeroconf import InterfaceChoice
 
 from discovery import mdns
@@ -104,13 +104,6 @@ def test_three_processes_meet_lose_one_and_part(flock: Flock, record_property: p
 def member(name: str, port: int, host: str = "127.0.0.1") -> Member:
     address = Address(host, port)
     return Member(node=name, gossip=address, client=address, boot=random.Random(port).randbytes(16))
-
-
-async def wait_until(condition, timeout: float = 10.0) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "condition never came true"
-        await asyncio.sleep(0.02)
 
 
 @needs_multicast

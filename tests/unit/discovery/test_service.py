@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from fakes.waiting import wait_until
 from unit.discovery.plain_control import PlainControl
 from zeroconf import DNSOutgoing, DNSQuestion, DNSService
 
@@ -29,13 +30,6 @@ from discovery.sockets import advertised_host, bind_pair, bound_address
 
 KEY = bytes(range(32))
 QUICK = replace(LOCAL, push_pull_interval_s=1.0, dead_retry_interval_s=0.5)
-
-
-async def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "condition never came true"
-        await asyncio.sleep(0.01)
 
 
 class Node:
@@ -143,7 +137,7 @@ async def test_leaving_is_told_before_the_process_ends(nodes: Nodes) -> None:
     await wait_until(lambda: all_alive(a, b))
     await b.discovery.leave()
     await b.stop()
-    await wait_until(lambda: a.states()["b"] is State.LEFT, timeout=1.0)
+    await wait_until(lambda: a.states()["b"] is State.LEFT, timeout_s=1.0)
 
 
 async def test_news_travel_and_bad_ones_are_refused(nodes: Nodes) -> None:

@@ -7,10 +7,11 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from fakes.waiting import wait_until
 
 from node.loop.acceptor import ACCEPTED_AT_ONCE
 from node.loop.loop import Loop
@@ -57,23 +58,17 @@ async def served() -> AsyncIterator[tuple[Serving, tuple[str, int]]]:
         await asyncio.sleep(0)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.001)
-
-
 def test_more_clients_at_once_than_one_turn_takes() -> None:
     async def main() -> None:
         async with served() as (_, address):
             clients = [socket.socket() for _ in range(3 * ACCEPTED_AT_ONCE)]
             for client in clients:
                 client.connect(address)
-            await until(lambda: len(Greeter.here) == len(clients))
+            await wait_until(lambda: len(Greeter.here) == len(clients))
             for client in clients:
                 assert client.recv(100) == b"hello"
                 client.close()
-            await until(lambda: not Greeter.here)
+            await wait_until(lambda: not Greeter.here)
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(main())
@@ -83,7 +78,7 @@ def test_who_came_in_stays_when_nobody_is_accepted_any_more() -> None:
     async def main() -> None:
         async with served() as (serving, address):
             client = socket.create_connection(address)
-            await until(lambda: bool(Greeter.here))
+            await wait_until(lambda: bool(Greeter.here))
             serving.close()
             serving.close()
             await asyncio.sleep(0)
@@ -92,7 +87,7 @@ def test_who_came_in_stays_when_nobody_is_accepted_any_more() -> None:
             assert client.recv(100) == b"hello"
             assert len(Greeter.here) == 1
             client.close()
-            await until(lambda: not Greeter.here)
+            await wait_until(lambda: not Greeter.here)
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(main())
@@ -109,13 +104,13 @@ def test_clients_wait_while_there_are_no_descriptors_left(caplog: pytest.LogCapt
             os.close(lowest)
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
             try:
-                await until(lambda: bool(caplog.records))
+                await wait_until(lambda: bool(caplog.records))
                 assert not Greeter.here
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            await until(lambda: bool(Greeter.here))
+            await wait_until(lambda: bool(Greeter.here))
             client.close()
-            await until(lambda: not Greeter.here)
+            await wait_until(lambda: not Greeter.here)
             assert len(caplog.records) == 1
             assert "ulimit -n" in caplog.text
 

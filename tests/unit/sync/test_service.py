@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.waiting import wait_until
 
 from sync.control import ControlChannel
 from sync.identity import Identity
@@ -178,12 +179,6 @@ async def three(flock: Flock) -> Flock:
     for name in ("a", "b", "c"):
         await flock.boot(name)
     return flock
-
-
-async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def versions(flock: Flock) -> list[int]:

@@ -273,7 +273,8 @@ async def test_fifty_clients_read_what_is_there(stage: Stage, node: NodeProcess)
 async def test_no_client_notices_that_servers_die(stage: Stage, node: NodeProcess) -> None:
     """Those on whole connections would, as ever: so the servers are to die when everybody rides. Without a connection
     left some take whole ones again, and clients that never rest are slow to leave them: each round has its own clients,
-    and on a busy machine one may take a whole connection in the very moment of the kill. Such a round shows nothing."""
+    and on a busy machine one may take a whole connection in the very moment of the kill, or nothing may be under way in
+    it, so that nothing is sent again. Such a round shows nothing; three are to show it."""
     shown = 0
     for _ in range(10):
         crowd, tasks = Crowd(node, 50), list[asyncio.Task[None]]()
@@ -287,12 +288,10 @@ async def test_no_client_notices_that_servers_die(stage: Stage, node: NodeProces
             await crowd.more(200)
         await asyncio.gather(*tasks)
         assert crowd.wrong == []
-        if crowd.errors == []:
-            assert lanes(node, "resent_lost") > before
-            shown += 1
+        shown += crowd.errors == [] and lanes(node, "resent_lost") > before
         if shown == 3:
             return
-    raise AssertionError(f"only {shown} of 10 rounds without an error")
+    raise AssertionError(f"only {shown} of 10 rounds in which reads were sent again and no client noticed")
 
 
 # --- slow shards ---------------------------------------------------------------------------------------------------
